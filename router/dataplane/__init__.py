@@ -1,0 +1,1 @@
+"""Bytes: asyncio protocols over httptools. Knows HTTP, knows nothing of scoring."""

@@ -1,0 +1,1 @@
+"""Which replicas exist, whether they are well, and what their metrics say."""

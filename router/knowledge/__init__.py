@@ -1,0 +1,1 @@
+"""How the index learns which replica holds which prefix."""

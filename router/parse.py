@@ -1,0 +1,101 @@
+"""A request body, read once: which kind of work it is, and the fields that routing needs."""
+
+from __future__ import annotations
+
+import enum
+import json
+from typing import Any
+
+import msgspec
+import orjson
+
+from kvroute.router.errors import ClientError
+
+
+class Kind(enum.Enum):
+    """What a serving path asks for; decides where its prompt stands."""
+
+    COMPLETION = "completion"
+    """`prompt`: a string, a list of strings, token ids, or a list of lists of token ids."""
+    CHAT = "chat"
+    """`messages` and `tools`."""
+    RESPONSES = "responses"
+    """`instructions`, `input` (a string or items) and `tools`."""
+    MESSAGES = "messages"
+    """Anthropic's shape: `system`, `messages` and `tools`."""
+    EMBEDDING = "embedding"
+    """`input` (like `prompt`) or `messages`."""
+    OTHER = "other"
+    """A path whose prompt we do not read: routed by load alone."""
+
+
+PATHS: dict[bytes, Kind] = {
+    b"/v1/completions": Kind.COMPLETION,
+    b"/v1/chat/completions": Kind.CHAT,
+    b"/v1/responses": Kind.RESPONSES,
+    b"/v1/messages": Kind.MESSAGES,
+    b"/v1/embeddings": Kind.EMBEDDING,
+}
+
+
+class Body(msgspec.Struct, gc=False):
+    """The fields of a JSON body that routing reads. `fields` is the whole parsed object."""
+
+    kind: Kind
+    fields: dict[str, Any]
+    model: str | None
+    stream: bool
+    sequences: int
+    cache_salt: str | None
+    priority: int
+    session: str | None
+    max_output_tokens: int | None
+
+
+def parse(path: bytes, data: bytes) -> Body:
+    """Read one body.
+
+    Raises:
+        ClientError: 400, in the words and shape vLLM would use, when the body is not a JSON object or a field that
+            routing needs has a wrong type.
+    """
+    kind = PATHS.get(path, Kind.OTHER)
+    try:
+        fields = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        fields = _as_the_engine_reads(data)
+    if not isinstance(fields, dict):
+        raise ClientError(400, "the body must be a JSON object", kind="Bad Request")
+    get = fields.get
+    model = get("model")
+    if model is not None and not isinstance(model, str):
+        raise ClientError(400, "model must be a string", kind="Bad Request", param="model")
+    n = get("n")
+    sequences = n if type(n) is int and n > 1 else 1
+    if kind is Kind.COMPLETION or kind is Kind.EMBEDDING:
+        prompt = get("prompt") if kind is Kind.COMPLETION else get("input")
+        if type(prompt) is list and prompt and type(prompt[0]) is not int:
+            sequences *= len(prompt)
+    salt = get("cache_salt")
+    priority = get("priority")
+    session = get("session_id") or get("user")
+    limit = get("max_completion_tokens") or get("max_tokens") or get("max_output_tokens")
+    return Body(
+        kind,
+        fields,
+        model,
+        get("stream") is True,
+        sequences,
+        salt if type(salt) is str else None,
+        priority if type(priority) is int else 0,
+        session if type(session) is str else None,
+        limit if type(limit) is int else None,
+    )
+
+
+def _as_the_engine_reads(data: bytes) -> Any:
+    """The standard library's reading, which the engine uses: it also takes NaN, lone surrogates and UTF-16."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ClientError(400, f"the body is not valid JSON: {error}", kind="Bad Request") from error

@@ -1,0 +1,1 @@
+"""The field's other routing policies, behind the same contract as ours."""

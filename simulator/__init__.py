@@ -1,0 +1,1 @@
+"""A discrete-event model of vLLM replicas that the routing code runs against unchanged."""
