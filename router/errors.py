@@ -10,9 +10,9 @@ KvrouteError
 
 from __future__ import annotations
 
+from kvroute.scorers.errors import KvrouteError, PluginError
 
-class KvrouteError(Exception):
-    """Base of everything kvroute raises on purpose."""
+__all__ = ["ClientError", "ConfigError", "KvrouteError", "NoReplica", "PluginError", "UpstreamError"]
 
 
 class ClientError(KvrouteError):
@@ -38,10 +38,6 @@ class NoReplica(KvrouteError):
 
 class UpstreamError(KvrouteError):
     """A replica failed before or while it answered."""
-
-
-class PluginError(KvrouteError):
-    """A scorer or policy cannot be loaded or breaks its contract."""
 
 
 class ConfigError(KvrouteError):

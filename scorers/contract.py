@@ -131,8 +131,8 @@ class Candidates:
         if self._prefill_seconds is None:
             miss = self.miss_tokens
             table = self.table
-            self._prefill_seconds = miss * table[Column.SECONDS_PER_TOKEN] + (
-                table[Column.SECONDS_PER_QUADRATIC] * miss * (self.hit_tokens + 0.5 * miss)
+            self._prefill_seconds = miss * (
+                table[Column.SECONDS_PER_TOKEN] + table[Column.SECONDS_PER_QUADRATIC] * (self.hit_tokens + 0.5 * miss)
             )
         return self._prefill_seconds
 
@@ -140,10 +140,23 @@ class Candidates:
     def queued_seconds(self) -> Floats:
         """Predicted prefill seconds of everything sent there that has no first output yet [seconds]."""
         table = self.table
-        return (
+        seconds: Floats = (
             table[Column.QUEUED_TOKENS] * table[Column.SECONDS_PER_TOKEN]
             + table[Column.QUEUED_QUADRATIC] * table[Column.SECONDS_PER_QUADRATIC]
             + table[Column.OUTSIDE_SECONDS]
+        )
+        return seconds
+
+    def take(self, indices: Sequence[int]) -> Candidates:
+        """The candidates at these indices alone, in this order, as a copy."""
+        resident = self.adapter_resident
+        return Candidates(
+            tuple(self.names[i] for i in indices),
+            self.table[:, indices],
+            self.hit_tokens[indices],
+            self.tokens,
+            tuple(self.labels[i] for i in indices) if self.labels else (),
+            None if resident is None else resident[indices],
         )
 
     def column(self, column: Column) -> Floats:

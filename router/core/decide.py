@@ -1,0 +1,146 @@
+"""request + fleet + index + policy -> Decision. Looks up, chooses and reserves in one synchronous call, so that a
+burst cannot herd."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+import numpy as np
+
+from kvroute.router.core.estimate import Estimate, start_seconds
+from kvroute.router.core.fleet import Fleet, Pool, Replica, State
+from kvroute.router.core.index import Index
+from kvroute.router.core.ledger import Lease, Ledger
+from kvroute.router.core.occupancy import Occupancy
+from kvroute.scorers.contract import Candidates, Column, Floats, Policy, Request
+
+NOBODY: frozenset[str] = frozenset()
+
+
+class Reason(enum.Enum):
+    """Why no replica was chosen."""
+
+    UNKNOWN_MODEL = "no replica serves this model"
+    NOT_READY = "no replica that serves this model is ready"
+    ALL_TRIED = "every replica that serves this model was tried"
+    EXCLUDED = "the policy excludes every replica that serves this model"
+
+
+class Decision(msgspec.Struct, gc=False):
+    """Where a request goes, and what was believed when it was sent there. The lease is already open."""
+
+    replica: Replica
+    lease: Lease
+    hit_tokens: float
+    """Prompt tokens whose KV the chosen replica is believed to hold."""
+    best_hit_tokens: float
+    """The most that any candidate was believed to hold: the difference is the regret."""
+    predicted_ttft: float
+    """Seconds from here to the first output."""
+
+
+class Deciding:
+    """The decision, over one fleet and one policy."""
+
+    def __init__(self, fleet: Fleet, index: Index, policy: Policy, rng: np.random.Generator) -> None:
+        self.fleet = fleet
+        self.index = index
+        self.policy = policy
+        self.occupancy = Occupancy(index)
+        self.estimate = Estimate(fleet)
+        self.ledger = Ledger(fleet, self.occupancy, self.estimate)
+        self._rng = rng
+        self._held: Floats = np.zeros(8)
+        self._on_decided = getattr(policy, "on_decided", None)
+        self._on_settled = getattr(policy, "on_settled", None)
+
+    def decide(self, request: Request, now: float, tried: frozenset[str] = NOBODY) -> Decision | Reason:
+        """Choose a replica and reserve it. `tried` names replicas that must not be chosen again."""
+        pool = self._pool(request, tried)
+        if isinstance(pool, Reason):
+            return pool
+        candidates = self.candidates(request, pool, now)
+        index = self.policy.choose(request, candidates, now, self._rng)
+        if index < 0:
+            return Reason.EXCLUDED
+        decision = self._reserve(request, pool, candidates, index, now)
+        if self._on_decided is not None:
+            self._on_decided(request, candidates, index, now)
+        return decision
+
+    def at(self, request: Request, replica: Replica, now: float) -> Decision:
+        """Reserve at a given replica, for requests that must go there (a stored response's id)."""
+        pool = Pool((replica,), "")
+        return self._reserve(request, pool, self.candidates(request, pool, now), 0, now)
+
+    def settle(
+        self, request: Request, decision: Decision, now: float, *, completed: bool, output_tokens: int = 0
+    ) -> None:
+        """The request is over at this replica, however it ended."""
+        if self.ledger.settle(decision.lease, now, completed=completed, output_tokens=output_tokens):
+            if output_tokens and completed:
+                self.estimate.output(decision.replica, output_tokens)
+            if self._on_settled is not None:
+                self._on_settled(request.id, decision.replica.name, now)
+
+    def candidates(self, request: Request, pool: Pool, now: float) -> Candidates:
+        """What the policy may look at: the pool's columns, and what each replica is believed to hold of the prompt."""
+        fleet = self.fleet
+        self.ledger.advance(now)
+        fleet.advance(now)
+        if self._held.shape[0] < fleet.rows:
+            self._held = np.zeros(fleet.table.shape[1])
+        self.index.lookup(request.keys, self._held)
+        if pool.contiguous:
+            table, held = fleet.table[:, : pool.size], self._held[: pool.size]
+        else:
+            table, held = fleet.table[:, pool.rows], self._held[pool.rows]
+        hits = held * request.block_tokens
+        np.minimum(hits, request.tokens, out=hits)
+        return Candidates(pool.names, table, hits, request.tokens, pool.labels, pool.adapter_resident)
+
+    def pool(self, request: Request) -> Pool | Reason:
+        """The ready replicas that serve the request's model."""
+        return self._pool(request, NOBODY)
+
+    def drop(self, replica: Replica) -> None:
+        """The replica's engine restarted or left: its cache and what was learnt of its speed are gone."""
+        self.occupancy.drop(replica.row)
+        self.estimate.forget(replica)
+        self.fleet.table[Column.ACTIVE_TOKENS, replica.row] = 0.0
+        self.fleet.table[Column.CACHED_TOKENS, replica.row] = 0.0
+
+    def _pool(self, request: Request, tried: frozenset[str]) -> Pool | Reason:
+        name = request.adapter or request.model
+        pool = self.fleet.pool(name) if name else self.fleet.everyone()
+        if pool is None:
+            unsure = any(r.state is State.JOINING and not r.spec.models for r in self.fleet)
+            return Reason.NOT_READY if unsure else Reason.UNKNOWN_MODEL
+        if tried:
+            pool = pool.without(tried)
+            return pool if pool.size else Reason.ALL_TRIED
+        return pool if pool.size else Reason.NOT_READY
+
+    def _reserve(self, request: Request, pool: Pool, candidates: Candidates, index: int, now: float) -> Decision:
+        replica = pool.replicas[index]
+        hits = candidates.hit_tokens
+        hit = float(hits[index])
+        resident = None if pool.adapter_resident is None else bool(pool.adapter_resident[index])
+        start = start_seconds(self.fleet.table, replica.row, hit, request.tokens, resident=resident)
+        predicted = start + float(self.fleet.table[Column.BASE_SECONDS, replica.row])
+        miss = max(request.tokens - hit, 1.0)
+        pin = self.occupancy.reserve(replica.row, request.keys, request.block_tokens, request.tokens)
+        lease = Lease(
+            replica,
+            miss,
+            miss * (hit + 0.5 * miss),
+            hit,
+            start / replica.slow,
+            request.sequences,
+            request.stream,
+            pin,
+            now,
+        )
+        self.ledger.open(lease, predicted)
+        return Decision(replica, lease, hit, float(hits.max()), predicted)

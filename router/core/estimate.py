@@ -1,0 +1,160 @@
+"""What is learnt of each replica's speed, and the predicted TTFT that every decision carries."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from kvroute.router.core.fleet import Fleet, Replica
+from kvroute.scorers.contract import Column, Floats
+
+WINDOW = 48
+"""Observations a fit looks at."""
+REFIT_EVERY = 8
+"""Observations between fits."""
+SPREAD = 10.0
+"""A replica's factor stays within this of the fleet's prior."""
+SANE = (1e-3, 1e4)
+"""Bounds of the prior itself, as factors on the step model: a CPU engine is some 50 times slower than an H100."""
+SHRINK = 8.0
+"""Observations' worth of weight that the fleet's median has against a replica's own fit."""
+
+
+class Rate:
+    """The robust fit of one replica: TTFT ~ base + factor * work, over its last `WINDOW` observed streams."""
+
+    __slots__ = ("_count", "_ttft", "_work", "base", "factor", "observed")
+
+    def __init__(self) -> None:
+        self._work: Floats = np.zeros(WINDOW)
+        self._ttft: Floats = np.zeros(WINDOW)
+        self._count = 0
+        self.observed = 0
+        """Observations the current fit rests on; 0 = none yet."""
+        self.factor = 1.0
+        self.base = 0.0
+        """Constant part of TTFT [s]."""
+
+    def observe(self, work: float, ttft: float) -> bool:
+        """Add one stream: `work` = predicted start at factor 1 [s], `ttft` = what happened [s]. True when refitted."""
+        at = self._count % WINDOW
+        self._work[at] = work
+        self._ttft[at] = ttft
+        self._count += 1
+        if self._count % REFIT_EVERY and self._count != 2:
+            return False
+        self._fit(min(self._count, WINDOW))
+        return True
+
+    def _fit(self, n: int) -> None:
+        """Theil-Sen: the median of pairwise slopes, then the median intercept. Half the points may be outliers."""
+        work, ttft = self._work[:n], self._ttft[:n]
+        first, second = np.triu_indices(n, 1)
+        dx = work[second] - work[first]
+        apart = np.abs(dx) > 0.2 * float(work.max())
+        if int(apart.sum()) >= n:
+            factor = float(np.median((ttft[second] - ttft[first])[apart] / dx[apart]))
+        else:  # all requests alike: the intercept cannot be told from the slope, so keep the one we have
+            factor = float(np.median((ttft - min(self.base, float(ttft.min()))) / np.maximum(work, 1e-6)))
+        if factor <= 0.0:
+            factor = float(np.median(ttft / np.maximum(work, 1e-6)))
+        self.factor = min(max(factor, SANE[0]), SANE[1])
+        self.base = min(max(0.0, float(np.median(ttft - self.factor * work))), float(ttft.min()))
+        self.observed = n
+
+
+class Estimate:
+    """Learned rates of all replicas; writes them into the fleet's table."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._rates: dict[str, Rate] = {}
+        self._engine_factor: dict[str, float] = {}
+        self.output_tokens = 128.0
+        """Fleet-wide moving mean of output lengths [tokens], for replicas that have shown none."""
+
+    def rate(self, replica: Replica) -> Rate:
+        """The fit of one replica."""
+        rate = self._rates.get(replica.name)
+        if rate is None:
+            rate = self._rates[replica.name] = Rate()
+        return rate
+
+    def forget(self, replica: Replica) -> None:
+        """The replica is gone or another engine now: start again from the prior."""
+        self._rates.pop(replica.name, None)
+        self._engine_factor.pop(replica.name, None)
+        self._apply(replica, self.prior())
+
+    def prior(self) -> float:
+        """What an unobserved replica is taken to be: the fleet's median, else what engines' own sums say, else 1."""
+        fits = [rate.factor for rate in self._rates.values() if rate.observed >= REFIT_EVERY]
+        return float(np.median(fits or list(self._engine_factor.values()) or [1.0]))
+
+    def first_output(self, replica: Replica, work: float, ttft: float) -> None:
+        """A stream's first output came `ttft` seconds after its decision, predicted as `work` seconds at factor 1."""
+        if work > 0.0 and ttft > 0.0 and self.rate(replica).observe(work, ttft):
+            self._apply(replica, self.prior())
+
+    def engine_sums(self, replica: Replica, prefill_seconds: float, computed_tokens: float) -> None:
+        """The engine's own change of prefill time and computed prompt tokens since the last scrape."""
+        if computed_tokens < 64 or prefill_seconds <= 0.0:
+            return
+        measured = prefill_seconds / computed_tokens / self._fleet.step.seconds_per_token(0.0, 0.0)
+        measured = min(max(measured, SANE[0]), SANE[1])
+        known = self._engine_factor.get(replica.name)
+        self._engine_factor[replica.name] = measured if known is None else known + 0.3 * (measured - known)
+        if self.rate(replica).observed < REFIT_EVERY:
+            self._apply(replica, self._engine_factor[replica.name])
+
+    def output(self, replica: Replica, tokens: int) -> None:
+        """A reply reported its completion tokens."""
+        self.output_tokens += 0.05 * (tokens - self.output_tokens)
+        cell = self._fleet.table[Column.OUTPUT_TOKENS]
+        cell[replica.row] += 0.05 * (tokens - cell[replica.row])
+
+    def _apply(self, replica: Replica, prior: float) -> None:
+        rate = self._rates.get(replica.name)
+        factor, base = prior, 0.0
+        if rate is not None and rate.observed:
+            trust = rate.observed / (rate.observed + SHRINK)
+            own = min(max(rate.factor, prior / SPREAD), prior * SPREAD)
+            factor = math.exp(trust * math.log(own) + (1.0 - trust) * math.log(prior))
+            base = rate.base
+        replica.slow = factor
+        self._fleet.table[Column.BASE_SECONDS, replica.row] = base
+        self._fleet.refresh_rate(replica)
+
+
+def waiting_seconds(active: float, need: float, capacity: float, over: float, slots: float, turn: float) -> float:
+    """Seconds until KV room or a slot: max(tokens lacking / tokens in use, requests over / limit) * `turn`.
+
+    `turn` = mean output length x step time [s]. Unknown limits are inf and cost nothing.
+    """
+    room = (active + need - capacity) / active if active > 0.0 and active + need > capacity else 0.0
+    slot = over / slots if over > 0.0 else 0.0
+    return max(room, slot) * turn
+
+
+def start_seconds(table: Floats, row: int, hit_tokens: float, tokens: int, *, resident: bool | None) -> float:
+    """Predicted TTFT at one replica without its constant: queue + wait + own prefill (+ adapter) [s]."""
+    cell = table[:, row].tolist()
+    miss = max(tokens - hit_tokens, 1.0)
+    quadratic = miss * (hit_tokens + 0.5 * miss)
+    queue = (
+        cell[Column.QUEUED_TOKENS] * cell[Column.SECONDS_PER_TOKEN]
+        + cell[Column.QUEUED_QUADRATIC] * cell[Column.SECONDS_PER_QUADRATIC]
+        + cell[Column.OUTSIDE_SECONDS]
+    )
+    own = miss * cell[Column.SECONDS_PER_TOKEN] + quadratic * cell[Column.SECONDS_PER_QUADRATIC]
+    wait = waiting_seconds(
+        cell[Column.ACTIVE_TOKENS],
+        miss,
+        cell[Column.CAPACITY_TOKENS],
+        cell[Column.REQUESTS] + 1.0 - cell[Column.SLOTS],
+        cell[Column.SLOTS],
+        cell[Column.OUTPUT_TOKENS] * cell[Column.STEP_SECONDS],
+    )
+    adapter = cell[Column.ADAPTER_SECONDS] if resident is False else 0.0
+    return float(queue + own + wait + adapter)

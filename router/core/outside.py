@@ -1,0 +1,48 @@
+"""Load that is not ours: what a replica's own metrics show beyond our leases."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from kvroute.router.core.fleet import Fleet, Replica
+from kvroute.scorers.contract import Column
+
+READINGS = 3
+"""Scrapes that must agree: one reading alone races with requests on the wire, the least of three does not."""
+
+
+class Outside:
+    """Keeps, per replica, the share of its load that our ledger does not explain, inside the fleet's table."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._seen: dict[str, deque[tuple[float, float]]] = {}
+        self._applied: dict[str, tuple[float, float]] = {}
+
+    def read(self, replica: Replica, running: float, waiting: float, mean_miss_tokens: float) -> None:
+        """One scrape of `vllm:num_requests_running` and `_waiting`.
+
+        `mean_miss_tokens` is what a waiting request of others is taken to prefill [tokens].
+        """
+        foreign = max(running + waiting - replica.open, 0.0)
+        foreign_waiting = foreign * waiting / (running + waiting) if foreign else 0.0
+        seen = self._seen.setdefault(replica.name, deque(maxlen=READINGS))
+        seen.append((foreign - foreign_waiting, foreign_waiting))
+        if len(seen) < READINGS:
+            return
+        self._apply(replica, min(r for r, _ in seen), min(w for _, w in seen), mean_miss_tokens)
+
+    def forget(self, replica: Replica) -> None:
+        """The replica restarted or left: nothing of others is known of it."""
+        self._seen.pop(replica.name, None)
+        self._apply(replica, 0.0, 0.0, 0.0)
+        del self._applied[replica.name]
+
+    def _apply(self, replica: Replica, running: float, waiting: float, miss_tokens: float) -> None:
+        table, row = self._fleet.table, replica.row
+        old_running, old_waiting = self._applied.get(replica.name, (0.0, 0.0))
+        table[Column.REQUESTS, row] += running + waiting - old_running - old_waiting
+        table[Column.DECODING, row] += running - old_running
+        table[Column.OUTSIDE_SECONDS, row] = waiting * miss_tokens * table[Column.SECONDS_PER_TOKEN, row]
+        self._applied[replica.name] = (running, waiting)
+        self._fleet.refresh_rate(replica)

@@ -1,0 +1,154 @@
+"""One request's way through the router: its attempts, its leases, what is learnt of it, and its one end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kvroute.router import usage
+from kvroute.router.core.decide import Decision
+from kvroute.router.dataplane.contract import Endpoint, Failure, Headers, Outcome, Reply
+from kvroute.scorers.contract import Request
+
+if TYPE_CHECKING:
+    from kvroute.router.traffic import Traffic
+
+COSTLY = frozenset({Failure.STALE, Failure.CUT, Failure.PROTOCOL})
+"""Failures after which the replica may have begun the work."""
+
+
+class Exchange:
+    """Implements the data plane's Exchange: reports go to the ledger, the estimate, the index and the metrics."""
+
+    __slots__ = (
+        "_costly",
+        "_decision",
+        "_sent_at",
+        "_settled",
+        "_started",
+        "_status",
+        "_traffic",
+        "_tried",
+        "_ttft",
+        "_usage",
+        "body",
+        "endpoint",
+        "explain",
+        "path",
+        "request",
+        "request_headers",
+        "response_headers",
+        "text_bytes",
+    )
+
+    def __init__(
+        self,
+        traffic: Traffic,
+        request: Request,
+        decision: Decision,
+        body: bytes,
+        path: bytes,
+        text_bytes: int,
+        explain: bool,
+        now: float,
+    ) -> None:
+        self._traffic = traffic
+        self._started = now
+        self._sent_at = now
+        self._costly = 0
+        self._tried: frozenset[str] = frozenset()
+        self._settled = False
+        self._status = 0
+        self._ttft: float | None = None
+        self._usage: usage.Usage | None = None
+        self.request = request
+        self.body = body
+        self.path = path
+        self.text_bytes = text_bytes
+        self.explain = explain
+        self._aim(decision)
+
+    def _aim(self, decision: Decision) -> None:
+        """Point at the replica of a decision."""
+        self._decision = decision
+        replica = decision.replica
+        target = self._traffic.target(replica.name)
+        self.endpoint: Endpoint = target.endpoint
+        self.request_headers: Headers = target.request_headers
+        self.response_headers: Headers = target.response_headers
+        if self.explain:
+            self.response_headers = (
+                (b"X-Kvroute-Replica", replica.name.encode()),
+                (b"X-Kvroute-Predicted-TTFT", b"%.6f" % decision.predicted_ttft),
+                (b"X-Kvroute-Hit-Tokens", b"%d" % decision.hit_tokens),
+                (b"X-Kvroute-Best-Hit-Tokens", b"%d" % decision.best_hit_tokens),
+                (b"X-Kvroute-Prompt-Tokens", b"%d" % self.request.tokens),
+            )
+
+    @property
+    def decision(self) -> Decision:
+        """The decision that holds now: a retry has another."""
+        return self._decision
+
+    # --- what the data plane reports ---
+
+    def body_sent(self) -> None:
+        """A body byte went to the replica: from here on it may have begun the work."""
+
+    def replied(self, status: int, streaming: bool, now: float) -> None:
+        """The response head is in."""
+        self._status = status
+        self._traffic.reached(self.endpoint, now)
+
+    def first_output(self, now: float) -> None:
+        """First event of a stream that carries output."""
+        if self._ttft is None:
+            self._ttft = now - self._started
+            self._traffic.deciding.ledger.first_output(self._decision.lease, now)
+
+    def head(self, data: bytes) -> None:
+        """The first bytes of a 2xx reply's body."""
+        if self.path == b"/v1/responses":
+            self._traffic.stored.learn(data, self._decision.replica.name)
+
+    def tail(self, data: bytes, streaming: bool) -> None:
+        """The last bytes of a 2xx reply's body, where its usage stands."""
+        self._usage = usage.read(data)
+
+    def failed(self, failure: Failure, now: float) -> Reply | None:
+        """An attempt failed before anything was relayed: aim at another try, or give the answer to end with."""
+        replica = self._decision.replica
+        self._release(now, completed=False)
+        self._traffic.unreached(self.endpoint, failure, now)
+        if failure is not Failure.STALE:
+            self._tried |= {replica.name}
+        if failure in COSTLY:
+            self._costly += 1
+            if self._costly > 1:
+                self._traffic.observed.poisoned += 1
+                return self._traffic.bad_gateway("two replicas failed on this request; it is not tried a third time")
+            if not self._traffic.budget.spend():
+                return self._traffic.bad_gateway("a replica failed on this request, and the retry budget is used up")
+        else:
+            self._traffic.observed.reconnects += 1
+        decision = self._traffic.again(self.request, replica, failure, self._tried, now)
+        if isinstance(decision, Reply):
+            return decision
+        self._aim(decision)
+        return None
+
+    def settle(self, outcome: Outcome, now: float) -> None:
+        """The request is over."""
+        if self._settled:
+            return
+        self._settled = True
+        completed = outcome is Outcome.COMPLETED and self._status < 400
+        self._release(now, completed=completed)
+        self._traffic.finished(self, outcome, self._status, self._ttft, self._usage, now - self._started)
+
+    def _release(self, now: float, *, completed: bool) -> None:
+        found = self._usage
+        deciding, decision = self._traffic.deciding, self._decision
+        if found is not None and found.cached is not None:
+            deciding.occupancy.reported(decision.lease.pin, found.cached)
+        output = found.completion if found is not None else 0
+        deciding.settle(self.request, decision, now, completed=completed, output_tokens=output)
