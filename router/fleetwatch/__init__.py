@@ -1,1 +1,1 @@
-"""Which replicas exist, whether they are well, and what their metrics say."""
+"""Watching the fleet: which engines there are, whether they answer, what they serve and what their `/metrics` tell."""
