@@ -1,1 +1,1 @@
-"""The field's other routing policies, behind the same contract as ours."""
+"""The field's policies, to compare with: each is one rule behind the same `choose`."""

@@ -1,0 +1,61 @@
+"""Who wins among candidates that cost about the same: learned rates are noisy, and equals must share the work."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from kvroute.scorers.contract import Candidates, Column, Floats
+
+TIE_SECONDS = 0.002
+TIE_SHARE = 0.05
+"""Candidates within max(2 ms, 5 %) of the best are a tie."""
+
+_CHOSEN = int(Column.CHOSEN)
+
+
+def pick(totals: Floats, candidates: Candidates) -> int:
+    """Index of the winner: smallest total; in a tie the longest cached prefix, then the least recently chosen.
+
+    -1 when every total is inf. `totals` has shape (n,) and no NaN [seconds].
+    """
+    best = totals.item(int(totals.argmin()))
+    if best == math.inf:
+        return -1
+    tied = np.flatnonzero(totals <= best + max(TIE_SECONDS, TIE_SHARE * best))
+    if tied.size > 1:
+        hits = candidates.hit_tokens[tied]
+        tied = tied[hits == hits[hits.argmax()]]
+        if tied.size > 1:
+            tied = tied[candidates.table[_CHOSEN][tied].argmin() :]
+    return tied.item(0)
+
+
+def pick_of_rows(totals: list[float], hits: list[float], rows: list[list[float]]) -> int:
+    """`pick` for lists: `rows[i]` is candidate i's column of the table."""
+    best = min(totals)
+    if best == math.inf:
+        return -1
+    limit = best + max(TIE_SECONDS, TIE_SHARE * best)
+    winner, longest, oldest = -1, -1.0, math.inf
+    for index, total in enumerate(totals):
+        if total <= limit:
+            hit, chosen = hits[index], rows[index][_CHOSEN]
+            if hit > longest or (hit == longest and chosen < oldest):
+                winner, longest, oldest = index, hit, chosen
+    return winner
+
+
+def least_recent(costs: Floats, candidates: Candidates) -> int:
+    """Index of the smallest cost; among exact equals the least recently chosen."""
+    equal = np.flatnonzero(costs == costs[costs.argmin()])
+    if equal.size == 1:
+        return equal.item(0)
+    return equal.item(int(candidates.table[_CHOSEN][equal].argmin()))
+
+
+def drawn(costs: Floats, rng: np.random.Generator) -> int:
+    """Index of the smallest cost; among exact equals a random one."""
+    equal = np.flatnonzero(costs == costs[costs.argmin()])
+    return equal.item(0) if equal.size == 1 else equal.item(int(rng.integers(equal.size)))
