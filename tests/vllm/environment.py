@@ -1,4 +1,4 @@
-"""An environment of its own for the real engine (vLLM's CPU build), and the model it serves; both are kept between runs.
+"""An environment of its own for the real engine (vLLM's CPU build), and its model; both are kept between runs.
 
     python3 tests/vllm/environment.py       installs what is missing, prints the environment's interpreter and the model
 

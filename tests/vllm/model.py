@@ -1,6 +1,6 @@
 """Makes a random Llama of about 10 million parameters and a byte-level tokenizer: no hub, the same weights each time.
 
-    python model.py FOLDER      run by the interpreter of the engine's environment (torch, transformers, tokenizers)
+python model.py FOLDER      run by the interpreter of the engine's environment (torch, transformers, tokenizers)
 """
 
 from __future__ import annotations

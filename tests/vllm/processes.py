@@ -1,4 +1,4 @@
-"""Child processes of the suite: a port for each, a log file for each, a wait until it answers, an end that is certain."""
+"""Child processes of the suite: each has a port and a log file, is waited for until it answers, and surely ends."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Process:
             )
 
     def wait_for(self, path: str) -> None:
-        """Returns once GET `path` answers 200; AssertionError with the log's tail if the process ends or hangs first."""
+        """Returns once GET `path` answers 200; AssertionError with the log's tail if the process ends or hangs."""
         give_up = time.monotonic() + HANG
         while time.monotonic() < give_up:
             assert self.alive, f"{self.name} ended before {path} answered:\n{self.log}"
