@@ -20,7 +20,7 @@ from kvroute.scorers.role import RoleFilter
 from kvroute.scorers.ties import pick, pick_of_rows
 from kvroute.scorers.wait import Wait
 
-FEW = 12
+FEW = 16
 """Up to this many candidates a Python loop is quicker than numpy."""
 
 OURS = "kvroute"

@@ -23,13 +23,13 @@ def pick(totals: Floats, candidates: Candidates) -> int:
     best = totals.item(int(totals.argmin()))
     if best == math.inf:
         return -1
-    tied = np.flatnonzero(totals <= best + max(TIE_SECONDS, TIE_SHARE * best))
+    tied = (totals <= best + max(TIE_SECONDS, TIE_SHARE * best)).nonzero()[0]
     if tied.size > 1:
         hits = candidates.hit_tokens[tied]
         tied = tied[hits == hits[hits.argmax()]]
         if tied.size > 1:
-            tied = tied[candidates.table[_CHOSEN][tied].argmin() :]
-    return tied.item(0)
+            return int(tied[candidates.table[_CHOSEN][tied].argmin()])
+    return int(tied[0])
 
 
 def pick_of_rows(totals: list[float], hits: list[float], rows: list[list[float]]) -> int:
@@ -49,13 +49,13 @@ def pick_of_rows(totals: list[float], hits: list[float], rows: list[list[float]]
 
 def least_recent(costs: Floats, candidates: Candidates) -> int:
     """Index of the smallest cost; among exact equals the least recently chosen."""
-    equal = np.flatnonzero(costs == costs[costs.argmin()])
+    equal = (costs == costs[costs.argmin()]).nonzero()[0]
     if equal.size == 1:
-        return equal.item(0)
-    return equal.item(int(candidates.table[_CHOSEN][equal].argmin()))
+        return int(equal[0])
+    return int(equal[candidates.table[_CHOSEN][equal].argmin()])
 
 
 def drawn(costs: Floats, rng: np.random.Generator) -> int:
     """Index of the smallest cost; among exact equals a random one."""
-    equal = np.flatnonzero(costs == costs[costs.argmin()])
-    return equal.item(0) if equal.size == 1 else equal.item(int(rng.integers(equal.size)))
+    equal = (costs == costs[costs.argmin()]).nonzero()[0]
+    return int(equal[0] if equal.size == 1 else equal[rng.integers(equal.size)])
