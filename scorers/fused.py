@@ -60,7 +60,7 @@ class FusedSum(msgspec.Struct, frozen=True, gc=False):
             lacking = active + miss - capacity
             over = requests + sequences - slots
             if lacking > 0.0 or over > 0.0:
-                total += w_wait * max(lacking / max(active, 1.0), over / slots) * output * step
+                total += w_wait * max(lacking / max(active, 1.0), over / slots if over > 0.0 else 0.0) * output * step
             totals.append(INF if role == PREFILL_ONLY and role_counts else total)
         if resident is not None and self.adapter:
             self._add_adapter(totals, rows, resident.tolist())
@@ -117,8 +117,10 @@ class FusedSum(msgspec.Struct, frozen=True, gc=False):
         return total
 
     def _wait(self, table: Floats, lacking: Floats, over: Floats) -> Floats:
+        np.maximum(lacking, 0.0, out=lacking)
+        np.maximum(over, 0.0, out=over)
         share = np.maximum(lacking / np.maximum(table[Column.ACTIVE_TOKENS], 1.0), over / table[Column.SLOTS])
-        waiting: Floats = self.wait * np.maximum(share, 0.0) * table[Column.OUTPUT_TOKENS] * table[Column.STEP_SECONDS]
+        waiting: Floats = self.wait * share * table[Column.OUTPUT_TOKENS] * table[Column.STEP_SECONDS]
         return waiting
 
 
