@@ -12,6 +12,7 @@ import msgspec
 
 _SAMPLE = re.compile(rb'(?:\{((?:[^"{}\n]|"(?:[^"\\\n]|\\.)*")*)\})?[ \t]+([^\s#]+)')
 _LABEL = re.compile(rb'([A-Za-z_][A-Za-z0-9_]*)="((?:[^"\\\n]|\\.)*)"')
+_CACHE_LABEL = re.compile(rb'(?:^|,)\s*(block_size|num_gpu_blocks|kv_cache_size_tokens|enable_prefix_caching)="([^"\\]*)"')
 _ENGINE = re.compile(rb'(?:^|,)\s*engine="(\d{1,6})"')
 _ESCAPE = re.compile(r"\\(.)")
 
@@ -85,26 +86,66 @@ COUNTERS = tuple(field for field in _PLAIN if field not in ("running", "waiting"
 """The fields of `Reading` that only grow while an engine lives."""
 
 
+class _Page:
+    """The text, and how far it was read: names are asked for in the engine's order, so one pass finds them all."""
+
+    __slots__ = ("_at", "_data")
+
+    def __init__(self, text: bytes) -> None:
+        self._data = b"\n%b\n" % text
+        self._at = 0
+
+    def samples(self, name: bytes) -> list[tuple[bytes, float]]:
+        """Labels and value of every sample of one metric; `name` starts with a line feed."""
+        data = self._data
+        found: list[tuple[bytes, float]] = []
+        at = self._find(name)
+        if at < 0:
+            return found
+        stop = data.find(b"\n# ", at)  # a family's samples stand together, and the next family begins with a comment
+        if stop < 0:
+            stop = len(data)
+        while at >= 0:
+            match = _SAMPLE.match(data, at + len(name))
+            value = _number(match[2]) if match else None
+            if match and value is not None:
+                found.append((match[1] or b"", value))
+            at = data.find(name, at + len(name), stop)
+        self._at = stop
+        return found
+
+    def _find(self, name: bytes) -> int:
+        for start in (self._at, 0):
+            at = self._data.find(name, start)
+            while at >= 0:
+                if self._data[at + len(name)] in b"{ \t":  # else a longer name that begins alike
+                    return at
+                at = self._data.find(name, at + len(name))
+            if start == 0:
+                break
+        return -1
+
+
 def parse_metrics(text: bytes) -> list[Reading]:
     """One reading per rank, lowest first; empty when the text is not vLLM's. Never raises: bad lines are skipped."""
-    data = b"\n" + text
+    page = _Page(text)
     ranks: dict[int, Reading] = {}
+    started = page.samples(b"\nprocess_start_time_seconds")
     for field, names in _FIELDS:
         for name in names:
-            samples = _samples(data, name)
+            samples = page.samples(name)
             for labels, value in samples:
                 reading = _reading(ranks, labels)
                 before = getattr(reading, field)
                 setattr(reading, field, value if before is None else before + value)
             if samples:
                 break
-    _read_cache_config(data, ranks)
-    _read_sleep(data, ranks)
-    _read_adapters(data, ranks)
-    if ranks:
-        for _, started in _samples(data, b"\nprocess_start_time_seconds"):
-            for reading in ranks.values():
-                reading.started_at = started
+    _read_cache_config(page, ranks)
+    _read_sleep(page, ranks)
+    _read_adapters(page, ranks)
+    if started:
+        for reading in ranks.values():
+            reading.started_at = started[0][1]
     return [ranks[rank] for rank in sorted(ranks)]
 
 
@@ -125,20 +166,6 @@ def restarted(before: list[Reading], after: list[Reading]) -> bool:
     return False
 
 
-def _samples(data: bytes, name: bytes) -> list[tuple[bytes, float]]:
-    """Labels and value of every sample of one metric; `name` starts with a line feed."""
-    found: list[tuple[bytes, float]] = []
-    at = data.find(name)
-    while at >= 0:
-        end = at + len(name)
-        if data[end : end + 1] in (b"{", b" ", b"\t") and (match := _SAMPLE.match(data, end)):
-            value = _number(match[2])
-            if value is not None:
-                found.append((match[1] or b"", value))
-        at = data.find(name, end)
-    return found
-
-
 def _reading(ranks: dict[int, Reading], labels: bytes) -> Reading:
     match = _ENGINE.search(labels)
     rank = int(match[1]) if match else 0
@@ -148,30 +175,30 @@ def _reading(ranks: dict[int, Reading], labels: bytes) -> Reading:
     return reading
 
 
-def _read_cache_config(data: bytes, ranks: dict[int, Reading]) -> None:
-    for labels, _ in _samples(data, b"\nvllm:cache_config_info"):
+def _read_cache_config(page: _Page, ranks: dict[int, Reading]) -> None:
+    for labels, _ in page.samples(b"\nvllm:cache_config_info"):
         reading = _reading(ranks, labels)
-        config = _labels(labels)
-        size = _whole(config.get("block_size"))
-        blocks = _whole(config.get("num_gpu_blocks"))
-        tokens = _whole(config.get("kv_cache_size_tokens"))
+        config = {match[1]: match[2] for match in _CACHE_LABEL.finditer(labels)}
+        size = _whole(config.get(b"block_size"))
+        blocks = _whole(config.get(b"num_gpu_blocks"))
+        tokens = _whole(config.get(b"kv_cache_size_tokens"))
         if tokens is None and size is not None and blocks is not None:
             tokens = size * blocks
         reading.block_size = size
         reading.capacity_tokens = None if tokens is None else float(tokens)
-        caching = config.get("enable_prefix_caching")
-        reading.prefix_caching = None if caching is None else caching == "True"
+        caching = config.get(b"enable_prefix_caching")
+        reading.prefix_caching = None if caching is None else caching == b"True"
 
 
-def _read_sleep(data: bytes, ranks: dict[int, Reading]) -> None:
-    for labels, value in _samples(data, b"\nvllm:engine_sleep_state"):
-        if _labels(labels).get("sleep_state") == "awake":
+def _read_sleep(page: _Page, ranks: dict[int, Reading]) -> None:
+    for labels, value in page.samples(b"\nvllm:engine_sleep_state"):
+        if b'sleep_state="awake"' in labels:
             _reading(ranks, labels).asleep = value == 0.0
 
 
-def _read_adapters(data: bytes, ranks: dict[int, Reading]) -> None:
+def _read_adapters(page: _Page, ranks: dict[int, Reading]) -> None:
     newest: dict[int, float] = {}
-    for labels, stamp in _samples(data, b"\nvllm:lora_requests_info"):
+    for labels, stamp in page.samples(b"\nvllm:lora_requests_info"):
         # One sample per combination of adapters ever seen; its value is when it was last true.
         reading = _reading(ranks, labels)
         if stamp < newest.get(reading.rank, -math.inf):
@@ -180,7 +207,7 @@ def _read_adapters(data: bytes, ranks: dict[int, Reading]) -> None:
         info = _labels(labels)
         reading.running_adapters = _names(info.get("running_lora_adapters", ""))
         reading.waiting_adapters = _names(info.get("waiting_lora_adapters", ""))
-        reading.max_adapters = _whole(info.get("max_lora"))
+        reading.max_adapters = _whole(info.get("max_lora", "").encode())
 
 
 def _labels(labels: bytes) -> dict[str, str]:
@@ -206,8 +233,8 @@ def _number(text: bytes) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _whole(text: str | None) -> int | None:
+def _whole(text: bytes | None) -> int | None:
     """A positive whole number, or None: vLLM writes "None" for what it does not know yet."""
-    if text is None or not (text.isascii() and text.isdigit()) or len(text) > 18:
+    if text is None or not text.isdigit() or len(text) > 18:
         return None
     return int(text) or None
