@@ -1,1 +1,1 @@
-"""The control plane: admin API and Prometheus metrics. Never on a request's path."""
+"""The control plane: metrics, admin API, explanations, logs."""
