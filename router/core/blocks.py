@@ -1,0 +1,57 @@
+"""Chained keys of a prompt's blocks: equal key, equal prefix.
+
+Theory of operation. A replica can reuse the KV cache of a prompt only as far as the prompt's beginning is, token for
+token, one that it has computed before: attention makes each position depend on all positions before it. So the thing
+to be known of a block is not its content but its content *and everything before it*. A prompt is cut into blocks of
+fixed size, and the key of block i is
+
+    key_0 = XXH3-64(block_0, seed = root)        key_i = XXH3-64(block_i, seed = key_{i-1})
+
+Two prompts have the same key at depth i exactly when they agree on blocks 0..i (collisions of 64 bits aside), hence
+
+- one flat table `key -> who holds it` replaces a prefix tree: no nodes, no pointers, no locks;
+- a longest cached prefix is found by bisection over depth, as long as whoever holds a block also holds its parents;
+- a chain can be taken up again from any known key, so a long conversation costs only its new blocks.
+
+`root` makes prompts incomparable that an engine would not share either: another model, another LoRA adapter, another
+`cache_salt`. What follows the last full block has no key, as in the engine, which shares whole blocks only. XXH3 is
+not cryptographic: somebody who makes two prompts collide gains a wrong estimate, never somebody else's cache.
+"""
+
+from __future__ import annotations
+
+import functools
+import struct
+
+import xxhash
+
+_key = xxhash.xxh3_64_intdigest
+
+
+@functools.lru_cache(maxsize=64)
+def _layout(block_bytes: int) -> struct.Struct:
+    """Cuts bytes into blocks in C: a third faster than slicing them here."""
+    return struct.Struct(f"{block_bytes}s")
+
+
+@functools.lru_cache(maxsize=1024)
+def root(model: str, adapter: str | None, cache_salt: str | None) -> int:
+    """The 64-bit seed of a chain. None and "" differ; no two triples share their bytes."""
+    data = bytearray()
+    for part in (model, adapter, cache_salt):
+        if part is None:
+            data += b"-"
+        else:
+            text = part.encode("utf-8", "surrogatepass")
+            data += b"+%d:" % len(text) + text
+    return _key(data)
+
+
+def extend(parent: int, data: bytes | memoryview, block_bytes: int) -> list[int]:
+    """Keys of the full blocks of `data`, which follows the block whose key is `parent` (or a root).
+
+    `block_bytes` is the size of a block [bytes]; bytes after the last full block are ignored.
+    """
+    full = len(data) - len(data) % block_bytes
+    key = parent
+    return [key := _key(block, key) for (block,) in _layout(block_bytes).iter_unpack(memoryview(data)[:full])]
