@@ -1,0 +1,165 @@
+"""The configuration: one tree of frozen structs, validated when it loads, every fault told with its exact key."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import yaml
+
+from kvroute.router.core.steptime import StepTime
+from kvroute.router.dataplane.limits import Limits
+from kvroute.router.errors import ConfigError
+from kvroute.router.fleetwatch.backend import Backend, check_distinct, parse_backend
+from kvroute.router.fleetwatch.watch import WatchSettings
+from kvroute.scorers.plugins import PolicySpec, ScorerSpec
+
+_PLACE = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<key>[^`]*)`)?$", re.DOTALL)
+
+
+class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the router listens."""
+
+    host: str = "0.0.0.0"
+    port: int = 8080
+    control_host: str = "127.0.0.1"
+    """The control plane can drain replicas and shows prompts' fate: it stays on loopback unless told otherwise."""
+    control_port: int = 8081
+    tls_cert: str | None = None
+    """PEM file towards clients."""
+    tls_key: str | None = None
+
+
+class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How replicas are reached."""
+
+    ca: str | None = None
+    """PEM file of the authority that signed the replicas' certificates; None = the system's."""
+    verify: bool = True
+    api_key_env: str | None = None
+    """Environment variable with the key that discovery and scraping send; clients' own keys pass through."""
+
+
+class Logging(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is written to stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+    requests: bool = False
+    """One line per request at info."""
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything `kvroute serve` can be told. Unknown keys are faults."""
+
+    backends: tuple[str, ...] = ()
+    backends_file: str | None = None
+    """One backend a line; read again when it changes."""
+    policy: str | PolicySpec = "latency"
+    scorers: tuple[ScorerSpec, ...] = ()
+    """Scorers with weights: added to `policy`'s sum, or replacing those of the same name."""
+    listen: Listen = Listen()
+    upstream: Upstream = Upstream()
+    limits: Limits = Limits()
+    watch: WatchSettings = WatchSettings()
+    logging: Logging = Logging()
+    step: StepTime = StepTime()
+    """Prior of the step model; learned factors correct it."""
+    text_block_bytes: int = 512
+    """Block size of the text lens."""
+    retry_share: float = 0.1
+    management: bool = False
+    """Send the engines' management paths to every replica instead of answering 403."""
+    trust_kv_transfer_params: bool = False
+    session_header: str = "x-session-id"
+    replica_header: bool = False
+    """Name the replica in each response as X-Kvroute-Replica."""
+    seed: int = 0
+    """Of the generator that policies draw from."""
+
+    def policy_spec(self) -> PolicySpec:
+        """The policy with the scorers that the configuration adds."""
+        spec = PolicySpec(self.policy) if isinstance(self.policy, str) else self.policy
+        return msgspec.structs.replace(spec, scorers=(*spec.scorers, *self.scorers))
+
+    def backend_list(self) -> list[Backend]:
+        """The listed backends, parsed.
+
+        Raises:
+            ConfigError: naming the entry.
+        """
+        parsed = [parse_backend(text, f"backends[{i}]") for i, text in enumerate(self.backends)]
+        return check_distinct(parsed, "backends")
+
+    def check(self) -> Config:
+        """This configuration.
+
+        Raises:
+            ConfigError: values that are each well-formed but cannot hold together.
+        """
+        if not self.backends and not self.backends_file:
+            raise ConfigError("backends: none given; name at least one, e.g. --backend http://127.0.0.1:8000")
+        for key, port in (("listen.port", self.listen.port), ("listen.control_port", self.listen.control_port)):
+            if not 0 <= port <= 65535:
+                raise ConfigError(f"{key}: {port} is not a port; use 0 to 65535")
+        if bool(self.listen.tls_cert) != bool(self.listen.tls_key):
+            raise ConfigError("listen.tls_cert: certificate and key go together; give both or neither")
+        if not 16 <= self.text_block_bytes <= 65536:
+            raise ConfigError(f"text_block_bytes: {self.text_block_bytes} is out of range; use 16 to 65536")
+        if not 0.0 <= self.retry_share <= 1.0:
+            raise ConfigError(f"retry_share: {self.retry_share} is out of range; use 0 to 1")
+        self.backend_list()
+        return self
+
+
+def load(path: Path | None, overrides: dict[str, Any]) -> Config:
+    """Read a YAML file (None: defaults) and lay the command line's values over it.
+
+    `overrides` has dotted keys, e.g. {"listen.port": 9000}; a value of None leaves the file's.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key is unknown or has a wrong value; names the key.
+    """
+    tree = _read(path) if path is not None else {}
+    for key, value in overrides.items():
+        if value is not None:
+            _set(tree, key, value)
+    try:
+        return msgspec.convert(tree, Config).check()
+    except msgspec.ValidationError as error:
+        raise ConfigError(_told(str(error), path)) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"--config: cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config: {path} is not YAML: {error}") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"--config: {path} must hold a mapping of keys to values")
+    return tree
+
+
+def _set(tree: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        below = tree.setdefault(parent, {})
+        if not isinstance(below, dict):
+            raise ConfigError(f"{parent}: must be a mapping")
+        tree = below
+    tree[last] = value
+
+
+def _told(message: str, path: Path | None) -> str:
+    """msgspec's fault with the key in front."""
+    match = _PLACE.match(message)
+    assert match is not None
+    key = match["key"] or "(top level)"
+    where = f" (in {path})" if path is not None else ""
+    return f"{key}: {match['what']}{where}"

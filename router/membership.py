@@ -1,0 +1,236 @@
+"""Turns what the watch sees of endpoints into replicas of the fleet: joins, leaves, drains, restarts, readings."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Iterator
+
+from kvroute.router.core.decide import Deciding
+from kvroute.router.core.fleet import Replica, Spec, State
+from kvroute.router.core.outside import Outside
+from kvroute.router.core.trust import Trust
+from kvroute.router.dataplane.contract import Endpoint
+from kvroute.router.fleetwatch.backend import Backend
+from kvroute.router.fleetwatch.exposition import Reading
+from kvroute.router.fleetwatch.models import Served
+from kvroute.router.traffic import Target
+from kvroute.scorers.contract import Column
+
+log = logging.getLogger(__name__)
+
+
+class Member:
+    """One endpoint and its replicas, one per data-parallel rank."""
+
+    __slots__ = ("asleep", "backend", "drained", "reason", "replicas", "served", "up")
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.replicas: list[Replica] = []
+        self.served: Served | None = None
+        self.up = False
+        self.drained = False
+        """An operator asked for it."""
+        self.asleep = False
+        self.reason = "has not answered yet"
+
+    @property
+    def state(self) -> State:
+        """Where its replicas belong."""
+        if not self.up:
+            return State.EJECTED if self.served is not None else State.JOINING
+        return State.DRAINING if self.drained or self.asleep else State.READY
+
+
+class Cached:
+    """What is followed of one replica's cache: how far its estimate is trusted, and its last reading."""
+
+    __slots__ = ("last", "tells", "trust")
+
+    def __init__(self) -> None:
+        self.trust = Trust()
+        self.last: Reading | None = None
+        self.tells = False
+        """Its replies say how many tokens were cached, which is better than any total."""
+
+
+class Membership:
+    """Implements the watch's FleetListener over one `Deciding`."""
+
+    def __init__(self, deciding: Deciding, targets: dict[str, Target], *, name_replicas: bool = False) -> None:
+        self._deciding = deciding
+        self._targets = targets
+        self._name_replicas = name_replicas
+        self._outside = Outside(deciding.fleet)
+        self._cached: dict[str, Cached] = {}
+        self.members: dict[Endpoint, Member] = {}
+        self.mean_miss_tokens = 256.0
+        """Moving mean of uncached prompt tokens of our own requests."""
+
+    def __iter__(self) -> Iterator[tuple[Member, Replica]]:
+        """Every replica with its endpoint's member."""
+        return ((member, replica) for member in self.members.values() for replica in member.replicas)
+
+    def cached(self, name: str) -> Cached:
+        """What is followed of a replica's cache."""
+        return self._cached.setdefault(name, Cached())
+
+    # --- the list of backends ---
+
+    def expect(self, backends: Iterable[Backend], now: float) -> None:
+        """These are listed: each shows as joining until it answers."""
+        for backend in backends:
+            if backend.endpoint not in self.members:
+                member = self.members[backend.endpoint] = Member(backend)
+                member.replicas = [self._join(member, None, now)]
+
+    # --- FleetListener ---
+
+    def joined(self, backend: Backend, served: Served, readings: list[Reading], now: float) -> None:
+        """An engine answers for the first time."""
+        member = self.members.setdefault(backend.endpoint, Member(backend))
+        member.backend = backend
+        self._serve(member, served, readings, now)
+
+    def ejected(self, endpoint: Endpoint, reason: str, now: float) -> None:
+        """It does not answer: no new requests."""
+        member = self.members[endpoint]
+        member.up, member.reason = False, reason
+        self._settle_state(member)
+
+    def recovered(
+        self, endpoint: Endpoint, served: Served, readings: list[Reading], restarted: bool, now: float
+    ) -> None:
+        """It answers again."""
+        if restarted:
+            self.restarted(endpoint, now)
+        self._serve(self.members[endpoint], served, readings, now)
+
+    def serving(self, endpoint: Endpoint, served: Served, now: float) -> None:
+        """What it serves has changed."""
+        member = self.members[endpoint]
+        member.served = served
+        for replica in member.replicas:
+            self._deciding.fleet.update(replica, self._spec(member, replica.spec.rank))
+
+    def gone(self, endpoint: Endpoint, now: float) -> None:
+        """It is no longer listed."""
+        member = self.members.pop(endpoint, None)
+        if member is not None:
+            for replica in member.replicas:
+                self._leave(replica)
+
+    def restarted(self, endpoint: Endpoint, now: float) -> None:
+        """The engine's process is another one: its cache is empty."""
+        for replica in self.members[endpoint].replicas:
+            log.warning("%s restarted: what it had cached is forgotten", replica.name)
+            self._deciding.drop(replica)
+            self._cached.pop(replica.name, None)
+
+    def scraped(self, endpoint: Endpoint, readings: list[Reading], now: float) -> None:
+        """Fresh readings, one per rank."""
+        member = self.members[endpoint]
+        by_rank = {replica.spec.rank: replica for replica in member.replicas}
+        for reading in readings:
+            replica = by_rank.get(reading.rank) or by_rank.get(None)
+            if replica is not None:
+                self._read(replica, reading)
+        asleep = bool(readings) and all(reading.asleep for reading in readings)
+        if asleep != member.asleep:
+            member.asleep = asleep
+            member.reason = "asleep" if asleep else ""
+            self._settle_state(member)
+
+    # --- the admin's side ---
+
+    def drain(self, name: str, drained: bool) -> bool:
+        """Drain or undrain the endpoint of a replica; False when there is no such replica."""
+        for member, replica in self:
+            if replica.name == name:
+                member.drained = drained
+                member.reason = "drained by an operator" if drained else ""
+                self._settle_state(member)
+                return True
+        return False
+
+    # --- inside ---
+
+    def _serve(self, member: Member, served: Served, readings: list[Reading], now: float) -> None:
+        member.served, member.up, member.reason = served, True, ""
+        ranks: list[int | None] = [reading.rank for reading in readings] if len(readings) > 1 else [None]
+        if [replica.spec.rank for replica in member.replicas] != ranks:
+            for replica in member.replicas:
+                self._leave(replica)
+            member.replicas = [self._join(member, rank, now) for rank in ranks]
+        for replica in member.replicas:
+            self._deciding.fleet.update(replica, self._spec(member, replica.spec.rank))
+        self._settle_state(member)
+        self.scraped(member.backend.endpoint, readings, now)
+
+    def _settle_state(self, member: Member) -> None:
+        for replica in member.replicas:
+            if replica.state is not member.state:
+                self._deciding.fleet.move(replica, member.state)
+
+    def _spec(self, member: Member, rank: int | None) -> Spec:
+        backend, served = member.backend, member.served
+        name = backend.endpoint.name
+        return Spec(
+            name=name if rank is None else f"{name}/{rank}",
+            endpoint=name,
+            models=served.models if served else backend.models,
+            adapters=frozenset(served.adapters) if served else frozenset(),
+            rank=rank,
+            role=backend.role,
+            slots=float(backend.slots),
+            labels=backend.labels,
+        )
+
+    def _join(self, member: Member, rank: int | None, now: float) -> Replica:
+        replica = self._deciding.fleet.join(self._spec(member, rank), now)
+        self._targets[replica.name] = Target(
+            member.backend.endpoint,
+            () if rank is None else ((b"X-data-parallel-rank", str(rank).encode()),),
+            ((b"X-Kvroute-Replica", replica.name.encode()),) if self._name_replicas else (),
+        )
+        return replica
+
+    def _leave(self, replica: Replica) -> None:
+        self._outside.forget(replica)
+        self._deciding.drop(replica)
+        self._cached.pop(replica.name, None)
+        self._deciding.fleet.move(replica, State.GONE)
+
+    def _read(self, replica: Replica, reading: Reading) -> None:
+        deciding, cached = self._deciding, self.cached(replica.name)
+        before, cached.last = cached.last, reading
+        if before is not None:
+            self._learn(replica, cached, before, reading)
+        if reading.capacity_tokens:
+            deciding.fleet.table[Column.CAPACITY_TOKENS, replica.row] = reading.capacity_tokens
+        self._believe(replica, cached, reading)
+        self._outside.read(replica, reading.running or 0.0, reading.waiting or 0.0, self.mean_miss_tokens)
+        if reading.max_adapters:
+            on_device = frozenset((*reading.running_adapters, *reading.waiting_adapters))
+            deciding.fleet.set_resident(replica, on_device)
+
+    def _learn(self, replica: Replica, cached: Cached, before: Reading, reading: Reading) -> None:
+        seconds = (reading.prefill_seconds or 0.0) - (before.prefill_seconds or 0.0)
+        tokens = (reading.computed_tokens or 0.0) - (before.computed_tokens or 0.0)
+        self._deciding.estimate.engine_sums(replica, seconds, tokens)
+        hits, old_hits = _hit_tokens(reading), _hit_tokens(before)
+        if hits is not None and old_hits is not None and not cached.tells:
+            cached.trust.counted(hits - old_hits)
+
+    def _believe(self, replica: Replica, cached: Cached, reading: Reading) -> None:
+        capacity = reading.capacity_tokens or math.inf
+        if reading.prefix_caching is False:
+            capacity = 0.0
+        share = 1.0 if cached.tells else cached.trust.share
+        self._deciding.occupancy.set_capacity(replica.row, capacity * share if share < 1.0 else capacity)
+
+
+def _hit_tokens(reading: Reading) -> float | None:
+    """Prompt tokens that were not computed, by the better of two counters."""
+    return reading.cached_tokens if reading.cached_tokens is not None else reading.prefix_hits

@@ -1,0 +1,288 @@
+"""What stands behind the data plane: reads a request, decides where it goes, and follows it to its end."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import msgspec
+import orjson
+from xxhash import xxh3_64_intdigest
+
+from kvroute.router import paths, replies
+from kvroute.router.core.decide import Deciding, Decision, Reason
+from kvroute.router.core.fleet import Replica
+from kvroute.router.dataplane.contract import Endpoint, Failure, Head, Headers, Outcome, Reply
+from kvroute.router.errors import ClientError, NoReplica
+from kvroute.router.exchange import Exchange
+from kvroute.router.knowledge.text import Prompt, TextLens
+from kvroute.router.parse import PATHS, Body, Kind, parse
+from kvroute.router.retries import RetryBudget
+from kvroute.router.stored import StoredResponses
+from kvroute.router.usage import Usage
+from kvroute.scorers.contract import Request
+
+NO_PROMPT = Prompt(keys=[], tokens=0, block_tokens=1.0, anchor=0, text_bytes=0)
+JSON = b"application/json"
+
+
+class Target(msgspec.Struct, gc=False):
+    """How to reach a replica."""
+
+    endpoint: Endpoint
+    request_headers: Headers = ()
+    response_headers: Headers = ()
+
+
+class TrafficOptions(msgspec.Struct, frozen=True):
+    """What of the configuration concerns single requests."""
+
+    management: bool = False
+    """Let management paths through, to every replica."""
+    trust_kv_transfer_params: bool = False
+    session_header: bytes = b"x-session-id"
+    retry_share: float = 0.1
+    """Retries after body bytes were sent, as a share of all requests."""
+
+
+class Observed:
+    """Counts that no metric series of a replica holds."""
+
+    __slots__ = ("poisoned", "reconnects", "refused")
+
+    def __init__(self) -> None:
+        self.poisoned = 0
+        """Requests that two replicas failed on."""
+        self.reconnects = 0
+        """Attempts moved on because no connection could be made."""
+        self.refused: dict[int, int] = {}
+        """Requests answered by the router itself, by status."""
+
+
+class Surroundings(Protocol):
+    """What a request's end is told to: metrics, logs, health and the fleet's watch."""
+
+    def settled(
+        self, exchange: Exchange, outcome: Outcome, status: int, ttft: float | None, seconds: float
+    ) -> None: ...
+
+    def used(self, exchange: Exchange, usage: Usage) -> None: ...
+
+    def reached(self, endpoint: Endpoint, now: float) -> None: ...
+
+    def unreached(self, endpoint: Endpoint, failure: Failure, now: float) -> None: ...
+
+    def local(self, path: bytes) -> Reply: ...
+
+    def broadcast(self, head: Head, body: bytes) -> Awaitable[Reply]: ...
+
+    def decided(self, seconds: float) -> None: ...
+
+
+class Traffic:
+    """Implements the data plane's Handler."""
+
+    def __init__(
+        self,
+        deciding: Deciding,
+        lens: TextLens,
+        around: Surroundings,
+        options: TrafficOptions,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.deciding = deciding
+        self.lens = lens
+        self.options = options
+        self.budget = RetryBudget(options.retry_share)
+        self.stored = StoredResponses()
+        self.observed = Observed()
+        self.targets: dict[str, Target] = {}
+        self._around = around
+        self._clock = clock
+
+    # --- the data plane's side ---
+
+    def admit(self, head: Head) -> Reply | None:
+        """Refuse what must not be read at all."""
+        path = paths.plain(head.path)
+        if paths.is_management(path) and not self.options.management:
+            message = "this path manages an engine and is not proxied; enable it with `management: true`"
+            return self._refuse(replies.error(403, message, "PermissionDeniedError"))
+        return None
+
+    def handle(self, head: Head, body: bytes, now: float) -> Reply | Exchange | Awaitable[Reply | Exchange]:
+        """Answer, or say where to forward."""
+        path = paths.plain(head.path)
+        if path in paths.LOCAL and head.method in (b"GET", b"HEAD"):
+            return self._around.local(path)
+        if paths.is_management(path):
+            return self._around.broadcast(head, body)
+        try:
+            return self._route(head, path, body, now)
+        except ClientError as fault:
+            return self._refuse(replies.client_error(fault))
+        except NoReplica as fault:
+            return self._refuse(replies.no_replica(fault))
+
+    def tunnel(self, head: Head, now: float) -> Reply | Exchange:
+        """Where an Upgrade goes: by load alone."""
+        refusal = self.admit(head)
+        if refusal is not None:
+            return refusal
+        request = Request(id=head.request_id, model="", tokens=0, stream=True)
+        try:
+            decision = self._decide(request, now)
+        except NoReplica as fault:
+            return self._refuse(replies.no_replica(fault))
+        return Exchange(self, request, decision, b"", paths.plain(head.path), 0, False, now)
+
+    # --- the way in ---
+
+    def _route(self, head: Head, path: bytes, data: bytes, now: float) -> Exchange:
+        kind = PATHS.get(path, Kind.OTHER)
+        session, explain, media = self._read_headers(head)
+        body: Body | None = None
+        if head.method == b"POST" and (kind is not Kind.OTHER or media == JSON):
+            body = self._parse(path, kind, media, data)
+        if body is None:
+            request, text_bytes = Request(id=head.request_id, model="", tokens=0, session=session), 0
+        else:
+            data = self._cleaned(body, data)
+            request, text_bytes = self._request(head, body, session)
+        self.budget.request()
+        decision = self._pinned(path, body, request, now) or self._decide(request, now)
+        return Exchange(self, request, decision, data, path, text_bytes, explain, now)
+
+    def _read_headers(self, head: Head) -> tuple[str | None, bool, bytes]:
+        """(session key, whether to explain, media type), in one pass over the head."""
+        session: str | None = None
+        explain = False
+        media = b""
+        wanted = self.options.session_header
+        for name, value in head.headers:
+            size = len(name)
+            if size == 12 and name.lower() == b"content-type":
+                media = value.partition(b";")[0].strip().lower()
+            elif size == 17 and name.lower() == b"x-kvroute-explain":
+                explain = value == b"1"
+            if size == len(wanted) and name.lower() == wanted:
+                session = value.decode("latin-1")
+        return session, explain, media
+
+    def _parse(self, path: bytes, kind: Kind, media: bytes, data: bytes) -> Body | None:
+        if kind is Kind.OTHER:  # the engine judges paths that we do not read
+            try:
+                return parse(path, data)
+            except ClientError:
+                return None
+        if media != JSON:
+            message = "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed"
+            raise ClientError(400, message, kind="Bad Request")
+        return parse(path, data)
+
+    def _cleaned(self, body: Body, data: bytes) -> bytes:
+        """The bytes to forward: the client's own, unless they carry transfer instructions that could kill an engine."""
+        if "kv_transfer_params" not in body.fields or self.options.trust_kv_transfer_params:
+            return data
+        del body.fields["kv_transfer_params"]
+        try:
+            return orjson.dumps(body.fields)
+        except orjson.JSONEncodeError:  # lone surrogates, which the engine takes too
+            return json.dumps(body.fields).encode()
+
+    def _request(self, head: Head, body: Body, session: str | None) -> tuple[Request, int]:
+        model, adapter = self.deciding.fleet.base(body.model or "")
+        prompt = self.lens.read(body, model, adapter) if body.kind is not Kind.OTHER else NO_PROMPT
+        session = session or body.session
+        request = Request(
+            id=head.request_id,
+            model=(body.model or "") if adapter is None else model,
+            tokens=prompt.tokens,
+            keys=prompt.keys,
+            block_tokens=prompt.block_tokens,
+            adapter=adapter,
+            session=session,
+            anchor=prompt.anchor if prompt.anchor or session is None else xxh3_64_intdigest(session),
+            priority=body.priority,
+            sequences=body.sequences,
+            stream=body.stream,
+            max_output_tokens=body.max_output_tokens,
+        )
+        return request, prompt.text_bytes
+
+    # --- the decision ---
+
+    def _decide(self, request: Request, now: float, tried: frozenset[str] = frozenset()) -> Decision:
+        clock = self._clock
+        begun = clock()
+        decision = self.deciding.decide(request, now, tried)
+        self._around.decided(clock() - begun)
+        if isinstance(decision, Reason):
+            raise self._nobody(request, decision)
+        return decision
+
+    def _nobody(self, request: Request, reason: Reason) -> NoReplica:
+        if reason is Reason.UNKNOWN_MODEL:
+            aliases = ", ".join(sorted(self.deciding.fleet.models()))
+            name = request.adapter or request.model
+            return NoReplica(404, f"The model `{name}` does not exist. Valid aliases: {aliases}.")
+        return NoReplica(503, reason.value, retry_after=1)
+
+    def _pinned(self, path: bytes, body: Body | None, request: Request, now: float) -> Decision | None:
+        """A request about a stored response goes to the replica that has it, while that is ready."""
+        stored: Any = paths.response_id(path)
+        if stored is None and body is not None and body.kind is Kind.RESPONSES:
+            stored = body.fields.get("previous_response_id")
+        if not isinstance(stored, str):
+            return None
+        name = self.stored.maker(stored)
+        pool = self.deciding.pool(request)
+        if name is None or isinstance(pool, Reason) or name not in pool.names:
+            return None
+        return self.deciding.at(request, pool.replicas[pool.names.index(name)], now)
+
+    def again(
+        self, request: Request, replica: Replica, failure: Failure, tried: frozenset[str], now: float
+    ) -> Decision | Reply:
+        """Another try after a failure: the same replica on a fresh connection if the old one was merely stale."""
+        if failure is Failure.STALE and self.deciding.fleet.get(replica.name) is replica:
+            return self.deciding.at(request, replica, now)
+        try:
+            return self._decide(request, now, tried)
+        except NoReplica as fault:
+            return self._refuse(replies.no_replica(fault))
+
+    # --- what exchanges tell ---
+
+    def target(self, name: str) -> Target:
+        """How to reach a replica by name."""
+        return self.targets[name]
+
+    def reached(self, endpoint: Endpoint, now: float) -> None:
+        """An endpoint answered."""
+        self._around.reached(endpoint, now)
+
+    def unreached(self, endpoint: Endpoint, failure: Failure, now: float) -> None:
+        """An attempt at an endpoint failed."""
+        self._around.unreached(endpoint, failure, now)
+
+    def finished(
+        self, exchange: Exchange, outcome: Outcome, status: int, ttft: float | None, usage: Usage | None, seconds: float
+    ) -> None:
+        """A request has ended, its leases are settled."""
+        if usage is not None:
+            if exchange.text_bytes:
+                self.lens.observe(exchange.request.model, exchange.text_bytes, usage.prompt)
+            self._around.used(exchange, usage)
+        self._around.settled(exchange, outcome, status, ttft, seconds)
+
+    def bad_gateway(self, message: str) -> Reply:
+        """502 with the reason."""
+        return self._refuse(replies.error(502, message, "BadGatewayError"))
+
+    def _refuse(self, reply: Reply) -> Reply:
+        refused = self.observed.refused
+        refused[reply.status] = refused.get(reply.status, 0) + 1
+        return reply

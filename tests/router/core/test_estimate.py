@@ -1,0 +1,90 @@
+"""Learned rates: fitted robustly, bounded by the fleet's prior."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kvroute.router.core.estimate import Estimate, Rate, start_seconds, waiting_seconds
+from kvroute.router.core.fleet import Fleet, Replica, Spec, State
+from kvroute.scorers.contract import Column
+
+
+def fleet_of(count: int) -> tuple[Fleet, list[Replica]]:
+    """Ready replicas of one model."""
+    fleet = Fleet()
+    replicas = [fleet.join(Spec(name=f"r{i}", endpoint=f"r{i}", models=("m",)), 0.0) for i in range(count)]
+    for replica in replicas:
+        fleet.move(replica, State.READY)
+    return fleet, replicas
+
+
+def test_fit_finds_slope_and_intercept_among_outliers() -> None:
+    """A fifth of the streams held up by something else does not move the fit by a tenth."""
+    rng = np.random.default_rng(1)
+    rate = Rate()
+    for _ in range(96):
+        work = rng.uniform(0.05, 0.5)
+        ttft = 0.03 + 2.0 * work * rng.normal(1.0, 0.03)
+        rate.observe(work, ttft + (5.0 if rng.random() < 0.2 else 0.0))
+    assert rate.factor == pytest.approx(2.0, rel=0.1)
+    assert rate.base == pytest.approx(0.03, abs=0.02)
+
+
+def test_requests_all_alike_still_give_a_factor() -> None:
+    """Without spread the intercept stays what it was and the factor takes the difference."""
+    rate = Rate()
+    for _ in range(16):
+        rate.observe(0.1, 0.4)
+    assert rate.factor == pytest.approx(4.0)
+    assert rate.base == pytest.approx(0.0)
+
+
+def test_unobserved_replicas_take_the_fleets_median() -> None:
+    """A replica that joins a fleet of slow ones is taken to be as slow as their median."""
+    fleet, replicas = fleet_of(4)
+    estimate = Estimate(fleet)
+    for replica, factor in zip(replicas[:3], (3.0, 4.0, 5.0), strict=True):
+        for work in np.linspace(0.05, 0.5, 48):
+            estimate.first_output(replica, float(work), factor * float(work))
+    assert estimate.prior() == pytest.approx(4.0)
+    estimate.forget(replicas[3])
+    assert replicas[3].slow == pytest.approx(4.0)
+    assert replicas[0].slow < replicas[1].slow < replicas[2].slow
+
+
+def test_one_replica_stays_within_ten_of_the_prior() -> None:
+    """A replica whose streams say 1,000 times slower is believed tenfold at most."""
+    fleet, replicas = fleet_of(5)
+    estimate = Estimate(fleet)
+    for replica, factor in zip(replicas, (1.0, 1.0, 1.0, 1.0, 1000.0), strict=True):
+        for work in np.linspace(0.05, 0.5, 48):
+            estimate.first_output(replica, float(work), factor * float(work))
+    assert replicas[4].slow <= 10.0
+
+
+def test_engine_sums_set_the_prior_before_any_stream() -> None:
+    """An engine's own prefill seconds and computed tokens stand in until streams were seen: CPU engines are slow."""
+    fleet, replicas = fleet_of(1)
+    estimate = Estimate(fleet)
+    estimate.engine_sums(replicas[0], prefill_seconds=3.0, computed_tokens=3000.0)
+    per_token = fleet.table[Column.SECONDS_PER_TOKEN, replicas[0].row]
+    assert per_token == pytest.approx(1e-3, rel=1e-6)
+
+
+def test_waiting_is_the_worse_of_room_and_slots() -> None:
+    """Half the tokens in use lacking costs half a turn; unknown limits cost nothing."""
+    assert waiting_seconds(1000.0, 600.0, 1100.0, 0.0, 256.0, 2.0) == pytest.approx(1.0)
+    assert waiting_seconds(1000.0, 600.0, 1100.0, 512.0, 256.0, 2.0) == pytest.approx(4.0)
+    assert waiting_seconds(1000.0, 600.0, float("inf"), -3.0, 256.0, 2.0) == 0.0
+    assert waiting_seconds(0.0, 600.0, 100.0, 0.0, 256.0, 2.0) == 0.0
+
+
+def test_start_counts_queue_and_own_prefill() -> None:
+    """The predicted start is what is queued there and the request's own miss, attention included."""
+    fleet, replicas = fleet_of(1)
+    fleet.begin(replicas[0], 1000.0, 1000.0 * 500.0, 1, now=0.0)
+    seconds = start_seconds(fleet.table, replicas[0].row, 200.0, 700, resident=None)
+    step = fleet.step
+    per_token = step.seconds_per_token(0.0, 0.0)
+    assert seconds == pytest.approx(1500 * per_token + step.c4 * (1000 * 500 + 500 * (200 + 250)))
