@@ -25,7 +25,10 @@ IN_FLIGHT = Metric("kvroute_in_flight", "gauge", _REQUEST, "Requests forwarded a
 RETRIES = Metric("kvroute_retries_total", "counter", _REQUEST, "Failed attempts that were followed by another.")
 TTFT = Metric("kvroute_ttft_seconds", "histogram", _REQUEST, "From request to first output; streams only.")
 PREDICTED_TTFT = Metric(
-    "kvroute_predicted_ttft_seconds", "histogram", _REQUEST, "Predicted TTFT of the same requests as in kvroute_ttft_seconds."
+    "kvroute_predicted_ttft_seconds",
+    "histogram",
+    _REQUEST,
+    "Predicted TTFT of the same requests as in kvroute_ttft_seconds.",
 )
 TTFT_ERROR = Metric(
     "kvroute_ttft_error_seconds", "histogram", _REQUEST, "Distance between predicted and observed TTFT."
