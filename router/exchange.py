@@ -4,16 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from kvroute.router import usage
 from kvroute.router.core.decide import Decision
 from kvroute.router.dataplane.contract import Endpoint, Failure, Headers, Outcome, Reply
 from kvroute.scorers.contract import Request
 
 if TYPE_CHECKING:
+    from kvroute.router.control.series import RequestSeries
     from kvroute.router.traffic import Traffic
 
 COSTLY = frozenset({Failure.STALE, Failure.CUT, Failure.PROTOCOL})
 """Failures after which the replica may have begun the work."""
+
+
+class Ending(msgspec.Struct, gc=False):
+    """What is known of a request when it is over."""
+
+    status: int
+    """Of the replica's reply; 0 when none came."""
+    ttft: float | None
+    """Seconds from the request's arrival to its first output; streams only."""
+    seconds: float
+    """From its arrival to its end."""
+    usage: usage.Usage | None
 
 
 class Exchange:
@@ -22,7 +37,6 @@ class Exchange:
     __slots__ = (
         "_costly",
         "_decision",
-        "_sent_at",
         "_settled",
         "_started",
         "_status",
@@ -37,6 +51,7 @@ class Exchange:
         "request",
         "request_headers",
         "response_headers",
+        "series",
         "text_bytes",
     )
 
@@ -53,7 +68,6 @@ class Exchange:
     ) -> None:
         self._traffic = traffic
         self._started = now
-        self._sent_at = now
         self._costly = 0
         self._tried: frozenset[str] = frozenset()
         self._settled = False
@@ -65,6 +79,8 @@ class Exchange:
         self.path = path
         self.text_bytes = text_bytes
         self.explain = explain
+        self.series: RequestSeries
+        """Where this attempt is counted; the observer sets it."""
         self._aim(decision)
 
     def _aim(self, decision: Decision) -> None:
@@ -83,6 +99,7 @@ class Exchange:
                 (b"X-Kvroute-Best-Hit-Tokens", b"%d" % decision.best_hit_tokens),
                 (b"X-Kvroute-Prompt-Tokens", b"%d" % self.request.tokens),
             )
+        self._traffic.observer.began(self)
 
     @property
     def decision(self) -> Decision:
@@ -97,7 +114,7 @@ class Exchange:
     def replied(self, status: int, streaming: bool, now: float) -> None:
         """The response head is in."""
         self._status = status
-        self._traffic.reached(self.endpoint, now)
+        self._traffic.reached(self.endpoint)
 
     def first_output(self, now: float) -> None:
         """First event of a stream that carries output."""
@@ -133,6 +150,7 @@ class Exchange:
         decision = self._traffic.again(self.request, replica, failure, self._tried, now)
         if isinstance(decision, Reply):
             return decision
+        self._traffic.observer.retried(self)
         self._aim(decision)
         return None
 
@@ -143,12 +161,12 @@ class Exchange:
         self._settled = True
         completed = outcome is Outcome.COMPLETED and self._status < 400
         self._release(now, completed=completed)
-        self._traffic.finished(self, outcome, self._status, self._ttft, self._usage, now - self._started)
+        self._traffic.finished(self, outcome, Ending(self._status, self._ttft, now - self._started, self._usage))
 
     def _release(self, now: float, *, completed: bool) -> None:
         found = self._usage
         deciding, decision = self._traffic.deciding, self._decision
         if found is not None and found.cached is not None:
-            deciding.occupancy.reported(decision.lease.pin, found.cached)
+            deciding.occupancy.reported(decision.lease.pin, found.cached, found.prompt)
         output = found.completion if found is not None else 0
         deciding.settle(self.request, decision, now, completed=completed, output_tokens=output)

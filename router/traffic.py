@@ -16,12 +16,11 @@ from kvroute.router.core.decide import Deciding, Decision, Reason
 from kvroute.router.core.fleet import Replica
 from kvroute.router.dataplane.contract import Endpoint, Failure, Head, Headers, Outcome, Reply
 from kvroute.router.errors import ClientError, NoReplica
-from kvroute.router.exchange import Exchange
+from kvroute.router.exchange import Ending, Exchange
 from kvroute.router.knowledge.text import Prompt, TextLens
 from kvroute.router.parse import PATHS, Body, Kind, parse
 from kvroute.router.retries import RetryBudget
 from kvroute.router.stored import StoredResponses
-from kvroute.router.usage import Usage
 from kvroute.scorers.contract import Request
 
 NO_PROMPT = Prompt(keys=[], tokens=0, block_tokens=1.0, anchor=0, text_bytes=0)
@@ -61,24 +60,42 @@ class Observed:
         """Requests answered by the router itself, by status."""
 
 
-class Surroundings(Protocol):
-    """What a request's end is told to: metrics, logs, health and the fleet's watch."""
+class Observer(Protocol):
+    """Who counts and logs what happens to requests."""
 
-    def settled(
-        self, exchange: Exchange, outcome: Outcome, status: int, ttft: float | None, seconds: float
-    ) -> None: ...
+    def decided(self, seconds: float) -> None:
+        """A decision took so long."""
+        ...
 
-    def used(self, exchange: Exchange, usage: Usage) -> None: ...
+    def began(self, exchange: Exchange) -> None:
+        """An attempt at the decided replica begins."""
+        ...
 
-    def reached(self, endpoint: Endpoint, now: float) -> None: ...
+    def retried(self, exchange: Exchange) -> None:
+        """The attempt failed and another will be made."""
+        ...
 
-    def unreached(self, endpoint: Endpoint, failure: Failure, now: float) -> None: ...
+    def settled(self, exchange: Exchange, outcome: Outcome, end: Ending) -> None:
+        """The request is over."""
+        ...
 
-    def local(self, path: bytes) -> Reply: ...
+
+class Health(Protocol):
+    """Who wants to know whether endpoints answer."""
+
+    def report_failure(self, endpoint: Endpoint, now: float) -> None: ...
+
+    def suspect(self, endpoint: Endpoint) -> None: ...
+
+    def report_success(self, endpoint: Endpoint) -> None: ...
+
+
+class Local(Protocol):
+    """Who answers the router's own paths and spreads management calls."""
+
+    def answer(self, path: bytes, head: Head) -> Reply: ...
 
     def broadcast(self, head: Head, body: bytes) -> Awaitable[Reply]: ...
-
-    def decided(self, seconds: float) -> None: ...
 
 
 class Traffic:
@@ -88,7 +105,9 @@ class Traffic:
         self,
         deciding: Deciding,
         lens: TextLens,
-        around: Surroundings,
+        observer: Observer,
+        health: Health,
+        local: Local,
         options: TrafficOptions,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -99,7 +118,9 @@ class Traffic:
         self.stored = StoredResponses()
         self.observed = Observed()
         self.targets: dict[str, Target] = {}
-        self._around = around
+        self.observer = observer
+        self._health = health
+        self._local = local
         self._clock = clock
 
     # --- the data plane's side ---
@@ -116,9 +137,9 @@ class Traffic:
         """Answer, or say where to forward."""
         path = paths.plain(head.path)
         if path in paths.LOCAL and head.method in (b"GET", b"HEAD"):
-            return self._around.local(path)
+            return self._local.answer(path, head)
         if paths.is_management(path):
-            return self._around.broadcast(head, body)
+            return self._local.broadcast(head, body)
         try:
             return self._route(head, path, body, now)
         except ClientError as fault:
@@ -218,7 +239,7 @@ class Traffic:
         clock = self._clock
         begun = clock()
         decision = self.deciding.decide(request, now, tried)
-        self._around.decided(clock() - begun)
+        self.observer.decided(clock() - begun)
         if isinstance(decision, Reason):
             raise self._nobody(request, decision)
         return decision
@@ -260,23 +281,22 @@ class Traffic:
         """How to reach a replica by name."""
         return self.targets[name]
 
-    def reached(self, endpoint: Endpoint, now: float) -> None:
+    def reached(self, endpoint: Endpoint) -> None:
         """An endpoint answered."""
-        self._around.reached(endpoint, now)
+        self._health.report_success(endpoint)
 
     def unreached(self, endpoint: Endpoint, failure: Failure, now: float) -> None:
         """An attempt at an endpoint failed."""
-        self._around.unreached(endpoint, failure, now)
+        if failure is Failure.CONNECT:
+            self._health.report_failure(endpoint, now)
+        else:
+            self._health.suspect(endpoint)
 
-    def finished(
-        self, exchange: Exchange, outcome: Outcome, status: int, ttft: float | None, usage: Usage | None, seconds: float
-    ) -> None:
+    def finished(self, exchange: Exchange, outcome: Outcome, end: Ending) -> None:
         """A request has ended, its leases are settled."""
-        if usage is not None:
-            if exchange.text_bytes:
-                self.lens.observe(exchange.request.model, exchange.text_bytes, usage.prompt)
-            self._around.used(exchange, usage)
-        self._around.settled(exchange, outcome, status, ttft, seconds)
+        if end.usage is not None and exchange.text_bytes:
+            self.lens.observe(exchange.request.model, exchange.text_bytes, end.usage.prompt)
+        self.observer.settled(exchange, outcome, end)
 
     def bad_gateway(self, message: str) -> Reply:
         """502 with the reason."""

@@ -24,7 +24,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     id: str
     model: str
     tokens: int
-    keys: Sequence[int] = ()
+    keys: list[int] = []
     block_tokens: float = 16.0
     adapter: str | None = None
     session: str | None = None

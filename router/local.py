@@ -1,0 +1,99 @@
+"""The router's own paths on the main port, and management calls spread over every replica."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+import orjson
+
+from kvroute.router import replies
+from kvroute.router.control.metrics import Metrics
+from kvroute.router.core.fleet import State
+from kvroute.router.dataplane.contract import Endpoint, Head, Reply
+from kvroute.router.membership import Membership
+
+BROADCAST_SECONDS = 120.0
+"""Longest wait for one engine's answer to a management call: putting a model to sleep takes time."""
+_NOT_PASSED = frozenset(
+    {b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"keep-alive", b"te", b"upgrade"}
+)
+
+
+class LocalPaths:
+    """Implements the traffic's Local."""
+
+    def __init__(self, membership: Membership, metrics: Metrics, version: str, session: Callable[[], Any]) -> None:
+        self._membership = membership
+        self._metrics = metrics
+        self._version = version
+        self._session = session
+
+    def ready(self) -> bool:
+        """At least one replica is ready."""
+        return any(replica.state is State.READY for _, replica in self._membership)
+
+    def answer(self, path: bytes, head: Head) -> Reply:
+        """One of `paths.LOCAL`."""
+        if path == b"/v1/models":
+            return replies.json({"object": "list", "data": self.models()})
+        if path == b"/ready":
+            return self._ready()
+        if path == b"/version":
+            return replies.json({"version": self._version})
+        if path == b"/metrics":
+            page, media = self._metrics.exposition((head.header(b"accept") or b"").decode("latin-1"))
+            return Reply(200, page, (), media.encode())
+        return Reply(200)
+
+    def models(self) -> list[Any]:
+        """The union of what the engines list; the first engine's entry stands for all that serve the name."""
+        entries: dict[str, Any] = {}
+        for member in self._membership.members.values():
+            if member.served is None:
+                continue
+            for entry in member.served.entries:
+                entries.setdefault(str(entry.get("id")), entry)
+            for name in member.served.models:
+                entries.setdefault(name, {"id": name, "object": "model", "owned_by": "vllm"})
+        return list(entries.values())
+
+    def _ready(self) -> Reply:
+        states = [replica.state.value for _, replica in self._membership]
+        count = {state.value: states.count(state.value) for state in State if state is not State.GONE}
+        return replies.json({"ready": self.ready(), "replicas": count}, 200 if self.ready() else 503)
+
+    async def broadcast(self, head: Head, body: bytes) -> Reply:
+        """Send a management call to every endpoint that is up; each one's answer stands under its name.
+
+        The status is the worst of theirs: a call that one engine refused has not been carried out everywhere.
+        """
+        endpoints = [member.backend.endpoint for member in self._membership.members.values() if member.up]
+        if not endpoints:
+            return replies.error(503, "no replica is up", "ServiceUnavailableError")
+        answers = await asyncio.gather(*(self._send(endpoint, head, body) for endpoint in endpoints))
+        status = max(status for _, status, _ in answers)
+        return replies.json({name: {"status": code, "body": text} for name, code, text in answers}, status)
+
+    async def _send(self, endpoint: Endpoint, head: Head, body: bytes) -> tuple[str, int, Any]:
+        scheme = "https" if endpoint.tls else "http"
+        url = f"{scheme}://{endpoint.name}{endpoint.base.decode()}{head.target.decode('latin-1')}"
+        headers = [(k.decode("latin-1"), v.decode("latin-1")) for k, v in head.headers if k.lower() not in _NOT_PASSED]
+        limit = aiohttp.ClientTimeout(total=BROADCAST_SECONDS, sock_connect=1.0)
+        try:
+            async with self._session().request(
+                head.method.decode(), url, data=body or None, headers=headers, timeout=limit
+            ) as answer:
+                text = await answer.read()
+                return endpoint.name, answer.status, _readable(text)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            return endpoint.name, 502, f"{type(error).__name__}: {error}"
+
+
+def _readable(text: bytes) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text.decode("utf-8", "replace")

@@ -1,0 +1,148 @@
+"""Counts and logs what happens to requests: fills the metrics' recorders, and knows which replicas tell what."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from kvroute.router.control.metrics import Metrics
+from kvroute.router.control.series import RequestSeries
+from kvroute.router.dataplane.contract import Outcome
+from kvroute.router.exchange import Ending, Exchange
+from kvroute.router.membership import Membership
+
+log = logging.getLogger(__name__)
+requests = logging.getLogger("kvroute.requests")
+
+FAULT_LOG_SECONDS = 60.0
+"""A failing plugin is logged at most this often."""
+
+
+class Observing:
+    """Implements the traffic's Observer."""
+
+    def __init__(
+        self, metrics: Metrics, membership: Membership, clock: Callable[[], float], *, log_requests: bool = False
+    ) -> None:
+        self._metrics = metrics
+        self._membership = membership
+        self._clock = clock
+        self._log_requests = log_requests
+        self._series: dict[tuple[str, str], RequestSeries] = {}
+        self._decision = metrics.router.decision.observe
+        self._silent: set[str] = set()
+        self._faults: dict[str, float] = {}
+
+    def decided(self, seconds: float) -> None:
+        """A decision took so long."""
+        self._decision(seconds)
+
+    def began(self, exchange: Exchange) -> None:
+        """An attempt at the decided replica begins."""
+        decision = exchange.decision
+        series = self._of(exchange.request.model, decision.replica.name)
+        exchange.series = series
+        series.in_flight += 1
+        series.prompt_tokens += exchange.request.tokens
+        series.predicted_cached_tokens += int(decision.hit_tokens)
+        series.best_cached_tokens += int(decision.best_hit_tokens)
+
+    def retried(self, exchange: Exchange) -> None:
+        """The attempt failed and another will be made."""
+        exchange.series.in_flight -= 1
+        exchange.series.retries += 1
+
+    def settled(self, exchange: Exchange, outcome: Outcome, end: Ending) -> None:
+        """The request is over."""
+        series, decision = exchange.series, exchange.decision
+        series.in_flight -= 1
+        if outcome is Outcome.COMPLETED:
+            series.completed += 1
+            series.total.observe(end.seconds)
+        elif outcome is Outcome.FAILED:
+            series.failed += 1
+        else:
+            series.aborted += 1
+        if end.ttft is not None:
+            series.ttft.observe(end.ttft)
+            series.predicted_ttft.observe(decision.predicted_ttft)
+            series.ttft_error.observe(abs(end.ttft - decision.predicted_ttft))
+        if outcome is Outcome.COMPLETED and end.status < 300 and exchange.text_bytes:
+            self._learn(exchange, end, series)
+        if self._log_requests:
+            self._line(exchange, outcome, end)
+
+    def fault(self, name: str, distribution: str, message: str) -> None:
+        """A plugin broke its contract while a request ran: counted, and logged once a minute."""
+        self._metrics.plugin_failed(name)
+        now = self._clock()
+        if now - self._faults.get(name, -FAULT_LOG_SECONDS) >= FAULT_LOG_SECONDS:
+            self._faults[name] = now
+            log.error("plugin %r of %s %s; it contributes nothing to this decision", name, distribution, message)
+
+    def forget(self, replica: str) -> None:
+        """The replica is gone."""
+        for key in [key for key in self._series if key[1] == replica]:
+            del self._series[key]
+        self._silent.discard(replica)
+        self._metrics.forget(replica)
+
+    def _of(self, model: str, replica: str) -> RequestSeries:
+        key = (model, replica)
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = self._metrics.request(model, replica)
+        return series
+
+    def _learn(self, exchange: Exchange, end: Ending, series: RequestSeries) -> None:
+        """Set the prediction against what the reply tells, or keep it for the engine's totals to be set against."""
+        decision = exchange.decision
+        miss = exchange.request.tokens - decision.hit_tokens
+        self._membership.mean_miss_tokens += 0.02 * (miss - self._membership.mean_miss_tokens)
+        cached = self._membership.cached(decision.replica.name)
+        if end.usage is None or end.usage.cached is None:
+            cached.trust.predicted(decision.hit_tokens)
+            if decision.replica.name not in self._silent:
+                self._silent.add(decision.replica.name)
+                log.warning("%s %s", decision.replica.name, _missing(end))
+            return
+        cached.tells = True
+        series.reported_prompt_tokens += end.usage.prompt
+        series.reported_cached_tokens += end.usage.cached
+
+    def _line(self, exchange: Exchange, outcome: Outcome, end: Ending) -> None:
+        request, decision = exchange.request, exchange.decision
+        requests.info(
+            "%s %s",
+            request.id,
+            outcome.value,
+            extra={
+                "request_id": request.id,
+                "outcome": outcome.value,
+                "path": exchange.path.decode("latin-1"),
+                "model": request.adapter or request.model,
+                "replica": decision.replica.name,
+                "status": end.status,
+                "prompt_tokens": request.tokens,
+                "hit_tokens": int(decision.hit_tokens),
+                "best_hit_tokens": int(decision.best_hit_tokens),
+                "cached_tokens": end.usage.cached if end.usage else None,
+                "predicted_ttft": round(decision.predicted_ttft, 6),
+                "ttft": None if end.ttft is None else round(end.ttft, 6),
+                "seconds": round(end.seconds, 6),
+            },
+        )
+
+
+def _missing(end: Ending) -> str:
+    """What this reply did not tell, what that costs, and the engine's flag that mends it."""
+    if end.usage is None:
+        return (
+            "sends no usage with this reply: output lengths and cached tokens stay unknown for such requests, and the"
+            " cache estimate is set right once a scrape instead of once a reply. Start vLLM with"
+            " --enable-prompt-tokens-details and --enable-force-include-usage for better predictions"
+        )
+    return (
+        "does not tell cached tokens: the cache estimate is set right once a scrape, from the engine's totals,"
+        " instead of once a reply. Start vLLM with --enable-prompt-tokens-details for better predictions"
+    )
