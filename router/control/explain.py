@@ -1,0 +1,94 @@
+"""Prints why a request goes where it goes: a table of seconds per replica and scorer, and a sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from kvroute.router.control.contract import CandidateCost, Explanation, ScorerSeconds
+
+
+def print_explanation(answer: dict[str, Any], console: Console) -> None:
+    """Print what `POST /explain` answered. Raises msgspec.ValidationError when it is something else."""
+    explanation = msgspec.convert(answer, Explanation)
+    console.print(_table(explanation), soft_wrap=False)
+    for line in (*explanation.reasons, sentence(explanation)):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def sentence(explanation: Explanation) -> str:
+    """E.g. "replica-3 starts in 0.21 s: queue 0.05 + prefill 0.16; replica-1: queue 0.90 + prefill 0.02"."""
+    chosen = [candidate for candidate in explanation.candidates if candidate.chosen]
+    if not chosen:
+        return "no replica can take this request"
+    others = sorted((c for c in explanation.candidates if not c.chosen), key=_rank)
+    said = [f"{chosen[0].name} starts in {_seconds(chosen[0].predicted_ttft)} s{_because(chosen[0])}"]
+    said.extend(f"{other.name}{_because(other)}" for other in others[:1])
+    return "; ".join(said)
+
+
+def _because(candidate: CandidateCost) -> str:
+    if any(entry.seconds is None for entry in candidate.scorers):
+        return ": excluded by " + ", ".join(entry.scorer for entry in candidate.scorers if entry.seconds is None)
+    parts = [f"{entry.scorer} {_seconds(entry.seconds)}" for entry in _starting(candidate)]
+    if parts:
+        return ": " + " + ".join(parts)
+    return f": {_seconds(candidate.predicted_ttft)} s" if not candidate.chosen else ""
+
+
+def _starting(candidate: CandidateCost) -> list[ScorerSeconds]:
+    """The scorers that make up the time to first token, without those that add nothing worth a word."""
+    return [entry for entry in candidate.scorers if entry.part == "start" and entry.seconds and entry.seconds >= 0.0005]
+
+
+def _rank(candidate: CandidateCost) -> float:
+    if candidate.total_seconds is not None:
+        return candidate.total_seconds
+    return float("inf")
+
+
+def _table(explanation: Explanation) -> Table:
+    names = list(dict.fromkeys(entry.scorer for candidate in explanation.candidates for entry in candidate.scorers))
+    parts = {entry.scorer: entry.part for candidate in explanation.candidates for entry in candidate.scorers}
+    table = Table(
+        title=f"policy {explanation.policy}, model {explanation.model}, {explanation.prompt_tokens} prompt tokens",
+        title_justify="left",
+        caption="seconds; columns marked * fall on other requests and are not part of the time to first token",
+        caption_justify="left",
+    )
+    table.add_column("replica", overflow="fold")
+    table.add_column("cached", justify="right")
+    for name in names:
+        table.add_column(name + ("*" if parts[name] == "cost" else ""), justify="right")
+    table.add_column("total", justify="right")
+    table.add_column("TTFT", justify="right")
+    for candidate in sorted(explanation.candidates, key=lambda c: (not c.chosen, _rank(c))):
+        table.add_row(*_row(candidate, names), style="bold green" if candidate.chosen else None)
+    return table
+
+
+def _row(candidate: CandidateCost, names: list[str]) -> list[str]:
+    said = {entry.scorer: entry for entry in candidate.scorers}
+    cells = [("> " if candidate.chosen else "  ") + candidate.name, str(candidate.hit_tokens)]
+    for name in names:
+        entry = said.get(name)
+        if entry is None:
+            cells.append("")
+        elif entry.seconds is None:
+            cells.append("no")
+        else:
+            weight = "" if entry.weight == 1.0 else f" x{entry.weight:g}"
+            cells.append(_seconds(entry.seconds) + weight)
+    excluded = "no" if any(entry.seconds is None for entry in candidate.scorers) else "-"
+    cells.append(excluded if candidate.total_seconds is None else _seconds(candidate.total_seconds))
+    cells.append(_seconds(candidate.predicted_ttft))
+    return cells
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
