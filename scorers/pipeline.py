@@ -110,9 +110,10 @@ class Pipeline:
 
 
 def _named(one: Weighted) -> Weighted:
+    name = one.name or type(one.scorer).__name__.lower()
     if not 0.0 <= one.weight < math.inf:
-        raise ValueError(f"the weight of {one.name or type(one.scorer).__name__} must be >= 0, not {one.weight}")
-    return one if one.name else msgspec.structs.replace(one, name=type(one.scorer).__name__.lower())
+        raise ValueError(f"the weight of {name} must be a number >= 0, not {one.weight}")
+    return one if one.name else msgspec.structs.replace(one, name=name)
 
 
 BUILT_IN: tuple[type, ...] = (Queue, Wait, Prefill, Congestion, Interference, Adapter, RoleFilter)
