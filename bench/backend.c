@@ -1,11 +1,12 @@
 /* An instant vLLM-shaped backend: one thread, epoll, several ports. It must never be what is measured.
  *
- *   backend -p 9001,9002 [-k chunks] [-d pace_ms] [-b capacity_blocks]
+ *   backend -p 9001,9002 [-k chunks] [-d pace_ms] [-w chunks_per_write] [-b capacity_blocks]
  *
  * A POST is answered when its body (Content-Length) is in: as JSON, or, when the body says "stream": true, as SSE of
  * `chunks` events, each an HTTP chunk of about 200 bytes. Without a pace the chunks leave as fast as the socket takes
- * them; with one, each leaves in a write of its own, every pace_ms, first after a random part of that time, so that
- * streams do not march in step. SIGTERM or SIGINT prints the counts as JSON and ends it.
+ * them, chunks_per_write (1) at a time; with one, each leaves in a write of its own, every pace_ms, first after a
+ * random part of that time, so that streams do not march in step. SIGTERM or SIGINT prints the counts as JSON and ends
+ * it.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -62,7 +63,7 @@ struct connection {
 };
 
 static struct port ports[MAX_PORTS];
-static int port_count, poller, chunks = 100;
+static int port_count, poller, chunks = 100, chunks_per_write = 1;
 static double pace_ms = 0.0;
 static long capacity_blocks = 50000;
 static long requests, streams, aborted, bytes_in, bytes_out;
@@ -353,7 +354,7 @@ static bool flush(struct connection *c)
 {
     for (;;) {
         if (c->out_start == c->out_length && c->chunks_left > 0 && !c->paced)
-            add_chunks(c, BATCH);
+            add_chunks(c, chunks_per_write);
         if (c->out_start == c->out_length)
             break;
         ssize_t n = write(c->fd, c->out + c->out_start, c->out_length - c->out_start);
@@ -472,20 +473,22 @@ int main(int argc, char **argv)
     char *list = NULL;
     int option;
     sigset_t set;
-    while ((option = getopt(argc, argv, "p:k:d:b:")) != -1) {
+    while ((option = getopt(argc, argv, "p:k:d:w:b:")) != -1) {
         if (option == 'p')
             list = optarg;
         else if (option == 'k')
             chunks = atoi(optarg);
         else if (option == 'd')
             pace_ms = atof(optarg);
+        else if (option == 'w')
+            chunks_per_write = atoi(optarg);
         else if (option == 'b')
             capacity_blocks = atol(optarg);
         else
             return 2;
     }
-    if (!list || chunks < 1) {
-        fprintf(stderr, "usage: backend -p port[,port...] [-k chunks] [-d pace_ms] [-b capacity_blocks]\n");
+    if (!list || chunks < 1 || chunks_per_write < 1) {
+        fprintf(stderr, "usage: backend -p port[,port...] [see the top of backend.c]\n");
         return 2;
     }
     signal(SIGPIPE, SIG_IGN);
