@@ -6,10 +6,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from prometheus_client.parser import text_string_to_metric_families
-
 from tests.vllm.environment import Environment
-from tests.vllm.processes import HANG, Process, get
+from tests.vllm.processes import HANG, Process, samples
 
 MODEL = "tiny"
 """The name that the model is served under."""
@@ -54,10 +52,7 @@ class Engine(Process):
 
     def sample(self, name: str) -> float:
         """The sum over labels of one of its metrics, by the sample's full name."""
-        status, body = get(self.port, "/metrics", wait=HANG)
-        assert status == 200, body
-        families = text_string_to_metric_families(body.decode())
-        return sum(sample.value for family in families for sample in family.samples if sample.name == name)
+        return sum(value for _, value in samples(self.port, name))
 
     @property
     def running(self) -> float:

@@ -42,11 +42,6 @@ class Environment:
     python: Path
     model: Path
 
-    @property
-    def vllm(self) -> Path:
-        """The `vllm` command line, for its own benchmark client."""
-        return self.python.with_name("vllm")
-
 
 def cache_home() -> Path:
     """`$KVROUTE_CACHE`, or `kvroute` under `$XDG_CACHE_HOME`, or under `~/.cache`."""

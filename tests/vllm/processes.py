@@ -12,6 +12,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from prometheus_client.parser import text_string_to_metric_families
+
 HANG = 600.0
 """Seconds after which a start counts as hung. A guard, not a measure: a contended machine may take minutes."""
 
@@ -31,6 +33,14 @@ def get(port: int, path: str, wait: float = 30.0) -> tuple[int, bytes]:
         connection.request("GET", path)
         reply = connection.getresponse()
         return reply.status, reply.read()
+
+
+def samples(port: int, name: str) -> list[tuple[dict[str, str], float]]:
+    """The samples of that full name in /metrics: labels and value of each."""
+    status, body = get(port, "/metrics", wait=HANG)
+    assert status == 200, body
+    families = text_string_to_metric_families(body.decode())
+    return [(sample.labels, sample.value) for family in families for sample in family.samples if sample.name == name]
 
 
 class Process:

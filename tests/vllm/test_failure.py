@@ -1,0 +1,87 @@
+"""A replica is killed while requests flow: what had not begun to be answered is answered by the other."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from tests.vllm.engine import MODEL, Engine
+from tests.vllm.proxy import Router
+from tests.vllm.wire import content, events, exchange, opened
+
+CLIENTS = 6
+REQUESTS = 8
+"""Of each client, one after another."""
+TOKENS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How one streaming request ended for its client."""
+
+    status: int
+    began: bool
+    """At least one token had arrived."""
+    whole: bool
+    """The stream came to its end mark."""
+
+
+def _ask(port: int, client: int, number: int) -> Ending:
+    """One streaming request with a prompt of its own."""
+    prompt = f"client {client} asks question {number}: " + f"word{client * 100 + number} " * 60
+    body = {"model": MODEL, "prompt": prompt, "max_tokens": TOKENS, "ignore_eos": True, "stream": True}
+    began, last = False, b""
+    with opened(port, "/v1/completions", body) as connection:
+        try:
+            reply = connection.getresponse()
+            for last in events(reply):
+                began = began or bool(content(last))
+        except (OSError, http.client.HTTPException):
+            return Ending(0, began, False)
+        return Ending(reply.status, began, last == b"[DONE]")
+
+
+def test_killing_a_replica_loses_nothing_that_had_not_begun(engines: list[Engine], router: Router) -> None:
+    """Every request is answered in full, save those whose tokens were already on their way from the killed replica.
+
+    Later it comes back on the same port, with an empty cache, and takes part again.
+    """
+    victim = engines[1]
+    served = threading.Semaphore(0)
+
+    def client(name: int) -> list[Ending]:
+        endings = []
+        for number in range(REQUESTS):
+            endings.append(_ask(router.port, name, number))
+            served.release()
+        return endings
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        clients = [pool.submit(client, name) for name in range(CLIENTS)]
+        for _ in range(CLIENTS):  # traffic is flowing, and most of it is yet to come
+            served.acquire()
+        victim.wait_until(running=True)
+        victim.kill()
+        endings = [ending for finished in clients for ending in finished.result()]
+
+    assert len(endings) == CLIENTS * REQUESTS
+    unserved = [ending for ending in endings if not ending.whole]
+    assert all(ending.began for ending in unserved), unserved
+    assert len(unserved) <= CLIENTS, "at most what was being streamed at that moment can break"
+    _comes_back(victim, router)
+
+
+def _comes_back(victim: Engine, router: Router) -> None:
+    """The killed replica is out, then starts again and is sent requests."""
+    router.wait_for_replicas(1)
+    victim.start()
+    victim.wait_until_ready()
+    router.wait_for_replicas(2)
+    for number in range(20):
+        prompt = f"{number} is new"
+        assert (
+            exchange(router.port, "/v1/completions", {"model": MODEL, "prompt": prompt, "max_tokens": 1}).status == 200
+        )
+    assert victim.tokens_looked_up > 0
