@@ -9,6 +9,7 @@ reads the blocks between.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -21,11 +22,11 @@ _REMEMBERED = 4096
 class Index:
     """Block key -> replicas (rows) that hold it. Rows are small integers without an upper bound."""
 
-    __slots__ = ("_holders", "_rows", "_unpacked")
+    __slots__ = ("_blocks", "_holders", "_unpacked")
 
     def __init__(self) -> None:
         self._holders: dict[int, int] = {}
-        self._rows: dict[int, set[int]] = {}
+        self._blocks: dict[int, int] = {}
         self._unpacked: dict[int, NDArray[np.intp]] = {}
 
     def __len__(self) -> int:
@@ -87,45 +88,48 @@ class Index:
     def add(self, row: int, keys: Iterable[int]) -> None:
         """The row now holds these blocks too. Adding what it holds already changes nothing."""
         new = keys if isinstance(keys, list) else list(keys)
-        self._rows.setdefault(row, set()).update(new)
         holders = self._holders
         bit = 1 << row
         if holders.keys().isdisjoint(new):  # the usual case, at the speed of C
+            before = len(holders)
             holders.update(dict.fromkeys(new, bit))
-            return
-        get = holders.get
-        for key in new:
-            holders[key] = get(key, 0) | bit
+            added = len(holders) - before
+        else:
+            added = 0
+            for key in new:
+                held = holders.get(key, 0)
+                if not held & bit:
+                    holders[key] = held | bit
+                    added += 1
+        self._blocks[row] = self._blocks.get(row, 0) + added
 
-    def remove(self, row: int, keys: Iterable[int]) -> None:
+    def remove(self, row: int, keys: Sequence[int]) -> None:
         """The row no longer holds these blocks. Removing what it does not hold changes nothing."""
-        held = self._rows.get(row)
-        if held is None:
-            return
-        gone = held.intersection(keys)
-        held.difference_update(gone)
-        self._clear(1 << row, gone)
+        holders = self._holders
+        bit = 1 << row
+        sets = list(map(holders.pop, keys, itertools.repeat(0)))
+        removed = sets.count(bit)
+        if removed < len(sets):  # others hold some of them
+            for key, held in zip(keys, sets, strict=True):
+                if held & bit:
+                    removed += held != bit
+                    held ^= bit
+                if held:
+                    holders[key] = held
+        if removed:
+            self._blocks[row] -= removed
 
     def drop(self, row: int) -> None:
-        """The row holds nothing any more."""
-        self._clear(1 << row, self._rows.pop(row, ()))
-
-    def _clear(self, bit: int, keys: Iterable[int]) -> None:
-        """Take one holder off blocks that it holds."""
-        holders = self._holders
-        for key in keys:
-            left = holders[key] ^ bit
-            if left:
-                holders[key] = left
-            else:
-                del holders[key]
+        """The row holds nothing any more. Reads the whole table unless all was removed before: see `remove`."""
+        if self._blocks.pop(row, 0):
+            bit = 1 << row
+            holders = self._holders
+            self._holders = {key: left for key, held in holders.items() if (left := held & ~bit)}
 
     def holds(self, row: int, key: int) -> bool:
         """Whether the row holds this block."""
-        held = self._rows.get(row)
-        return held is not None and key in held
+        return bool(self._holders.get(key, 0) >> row & 1)
 
     def blocks(self, row: int) -> int:
         """How many blocks the row holds."""
-        held = self._rows.get(row)
-        return 0 if held is None else len(held)
+        return self._blocks.get(row, 0)

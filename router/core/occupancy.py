@@ -51,13 +51,14 @@ class Residue:
 
 
 class Replica:
-    """One replica's segments, the blocks they cover, and the idle ones in the order of their eviction."""
+    """One replica's segments, and the idle ones in the order of their eviction."""
 
-    __slots__ = ("active", "cached", "capacity", "clock", "idle", "owner", "pins")
+    __slots__ = ("active", "cached", "capacity", "clock", "heads", "idle", "pins")
 
     def __init__(self, capacity: float) -> None:
         self.capacity = capacity
-        self.owner: dict[int, Segment] = {}
+        self.heads: dict[int, Segment] = {}
+        """First key of each segment -> the segment."""
         self.idle: OrderedDict[Segment | Residue, None] = OrderedDict()
         self.active = 0.0
         self.cached = 0.0
@@ -120,7 +121,10 @@ class Occupancy:
 
     def drop(self, row: int) -> None:
         """The replica lost its cache (restart, leave). Pins of requests still running there become void."""
-        self._replicas.pop(row, None)
+        replica = self._replicas.pop(row, None)
+        if replica is not None:
+            for segment in replica.heads.values():
+                self._index.remove(row, segment.keys)
         self._index.drop(row)
 
     def reserve(self, row: int, keys: list[int], block_tokens: float, tokens: int) -> Pin:
@@ -131,10 +135,11 @@ class Occupancy:
         replica = self._replicas.get(row)
         if replica is None:
             replica = self._replicas[row] = Replica(self._capacity.get(row, UNKNOWN_CAPACITY))
-        hit = _held(replica.owner, keys)
+        hit, leaf = _descend(replica.heads, keys)
+        if leaf is not None and leaf.end > hit:
+            leaf = _split(replica, leaf, hit)
         pin = Pin(row, replica, hit, block_tokens, tokens)
         pin.loose = max(0.0, tokens - len(keys) * block_tokens)
-        leaf = _ending_at(replica, keys, hit) if hit else None
         if hit < len(keys):
             new = keys[hit:]
             leaf = _grow(replica, leaf, new, hit + len(new), block_tokens)
@@ -274,10 +279,9 @@ class Occupancy:
         segment.sure = min(segment.sure, len(segment.keys))
         segment.residue = None
         self._index.remove(row, gone)
-        for key in gone:
-            replica.owner.pop(key, None)
         if segment.keys:
             return
+        replica.heads.pop(gone[0], None)
         idle = replica.idle
         idle.pop(segment, None)
         parent = segment.parent
@@ -288,29 +292,32 @@ class Occupancy:
                 idle.move_to_end(parent, last=False)
 
 
-def _held(owner: dict[int, Segment], keys: list[int]) -> int:
-    """How many leading keys are covered; chains are closed, so bisection finds it."""
-    if not keys or keys[0] not in owner:
-        return 0
-    low, high = 1, len(keys)
-    if keys[-1] in owner:
-        return high
-    while high - low > 1:
-        middle = (low + high) >> 1
-        if keys[middle - 1] in owner:
-            low = middle
-        else:
-            high = middle
-    return low
+def _descend(heads: dict[int, Segment], keys: list[int]) -> tuple[int, Segment | None]:
+    """How many leading keys are covered, and the segment that holds the last of those."""
+    depth, count = 0, len(keys)
+    segment = None
+    while depth < count:
+        node = heads.get(keys[depth])
+        if node is None or node.end - len(node.keys) != depth:
+            break
+        segment = node
+        if node.end <= count and keys[node.end - 1] == node.keys[-1]:
+            depth = node.end
+            continue
+        low, high = 1, min(len(node.keys), count - depth + 1)
+        while high - low > 1:
+            middle = (low + high) >> 1
+            if keys[depth + middle - 1] == node.keys[middle - 1]:
+                low = middle
+            else:
+                high = middle
+        return depth + low, segment
+    return depth, segment
 
 
-def _ending_at(replica: Replica, keys: list[int], depth: int) -> Segment:
-    """The segment whose last block is the one at `depth`: the segment there is split where it goes on."""
-    segment = replica.owner[keys[depth - 1]]
-    beyond = segment.end - depth
-    if not 0 < beyond < len(segment.keys):
-        return segment
-    count = len(segment.keys) - beyond
+def _split(replica: Replica, segment: Segment, depth: int) -> Segment:
+    """Cut a segment behind the block at `depth` and return the upper part; pins below keep the lower one."""
+    count = len(segment.keys) - (segment.end - depth)
     head = Segment(segment.parent, segment.keys[:count], depth, segment.tokens * count / len(segment.keys))
     head.sure = min(segment.sure, count)
     head.stamp = segment.stamp
@@ -320,7 +327,8 @@ def _ending_at(replica: Replica, keys: list[int], depth: int) -> Segment:
     segment.keys = segment.keys[count:]
     segment.tokens -= head.tokens
     segment.sure -= head.sure
-    replica.owner.update(dict.fromkeys(head.keys, head))
+    replica.heads[head.keys[0]] = head
+    replica.heads[segment.keys[0]] = segment
     return head
 
 
@@ -344,8 +352,7 @@ def _grow(replica: Replica, leaf: Segment | None, new: list[int], end: int, bloc
     else:
         if leaf is not None:
             leaf.children += 1
-        leaf = Segment(leaf, new, end, tokens)
-    replica.owner.update(dict.fromkeys(new, leaf))
+        leaf = replica.heads[new[0]] = Segment(leaf, new, end, tokens)
     return leaf
 
 
