@@ -43,7 +43,7 @@ class Reply(msgspec.Struct, gc=False):
     close: bool = False
 
 
-class Endpoint(msgspec.Struct, frozen=True, gc=False):
+class Endpoint(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
     """Where a replica listens. `base` is the path its URL carries, without a trailing slash."""
 
     host: str

@@ -1,0 +1,425 @@
+"""One client connection: reads requests one after another, and answers each before the next is looked at."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+import re
+import socket
+import struct
+from collections.abc import Awaitable
+from math import inf
+from time import monotonic
+from typing import Protocol, cast
+
+from kvroute.router.dataplane.contract import Exchange, Handler, Outcome, Reply
+from kvroute.router.dataplane.framing import Chunked, Counted, Framing, FramingError
+from kvroute.router.dataplane.heads import CHUNKED, HeadError, RequestHead, read_request
+from kvroute.router.dataplane.limits import Limits
+from kvroute.router.dataplane.relay import Plane, Relay
+from kvroute.router.dataplane.replies import overloaded, refusal, wire
+from kvroute.router.dataplane.tunnel import Tunnel
+
+_log = logging.getLogger(__name__)
+_BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|$)|\0")
+_RESET = struct.pack("ii", 1, 0)
+
+
+class State(enum.Enum):
+    """What a client connection is waiting for."""
+
+    HEAD = enum.auto()
+    """A request head; idle between requests."""
+    BODY = enum.auto()
+    """The rest of a request body."""
+    BUSY = enum.auto()
+    """The answer. What the client sends meanwhile is kept, up to `pipelined_bytes`."""
+    TUNNEL = enum.auto()
+    """Either side's close."""
+    CLOSING = enum.auto()
+    """The client to read our last bytes; what it sends is thrown away."""
+    CLOSED = enum.auto()
+
+
+class Server(Plane, Protocol):
+    """What client connections share."""
+
+    handler: Handler
+    limits: Limits
+    scheme: str
+    clients: set[Client]
+
+    def next_id(self) -> str:
+        """A request id that no router has used."""
+        ...
+
+    def joined(self, client: Client) -> None:
+        """A connection was accepted."""
+        ...
+
+    def left(self, client: Client) -> None:
+        """A connection is gone."""
+        ...
+
+
+class Client(asyncio.Protocol):
+    """The protocol that faces a client."""
+
+    __slots__ = (
+        "_advancing",
+        "_buffer",
+        "_carrier",
+        "_framing",
+        "_held",
+        "_partial",
+        "_peer",
+        "_pieces",
+        "_request",
+        "_server",
+        "_task",
+        "deadline",
+        "full",
+        "state",
+        "transport",
+    )
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.state = State.HEAD
+        self.deadline = inf
+        """When `expired` is to be called (monotonic seconds)."""
+        self.full = False
+        self.transport: asyncio.Transport
+        self._buffer = b""
+        self._partial = False
+        self._advancing = False
+        self._request: RequestHead | None = None
+        self._framing: Framing
+        self._pieces: list[bytes] = []
+        self._held = 0
+        self._task: asyncio.Future[Reply | Exchange] | None = None
+        self._carrier: Relay | Tunnel | None = None
+        self._peer = ""
+
+    @property
+    def idle(self) -> bool:
+        """Between two requests, with nothing of the next one received."""
+        return self.state is State.HEAD and not self._buffer
+
+    # -- what the transport reports
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        server = self._server
+        limits = server.limits
+        self.transport.set_write_buffer_limits(limits.high_water_bytes, limits.low_water_bytes)
+        peer = transport.get_extra_info("peername")
+        self._peer = peer[0] if peer else "unknown"
+        server.joined(self)
+        self.deadline = monotonic() + limits.keep_alive_seconds
+        if len(server.clients) > limits.connections:
+            self.refuse(overloaded("too many connections"))
+
+    def data_received(self, data: bytes) -> None:
+        state = self.state
+        if state is State.HEAD:
+            self._buffer = self._buffer + data if self._buffer else data
+            self._advance()
+        elif state is State.BODY:
+            self._read_body(data)
+        elif state is State.TUNNEL:
+            if self._carrier is not None:
+                self._carrier.upload(data)
+        elif state is State.BUSY:
+            self._buffer += data
+            if len(self._buffer) > self._server.limits.pipelined_bytes:
+                self._drop()
+
+    def eof_received(self) -> None:
+        """A client that closes its side has left: a reply could not be told apart from one nobody reads."""
+        if self.state is State.TUNNEL and self._carrier is not None:
+            self._carrier.client_gone(clean=True)
+        elif self.state is not State.CLOSING:
+            self._drop()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._gone()
+        self._server.left(self)
+
+    def pause_writing(self) -> None:
+        self.full = True
+        self.deadline = monotonic() + self._server.limits.stall_seconds
+        if self._carrier is not None:
+            self._carrier.client_full(True)
+
+    def resume_writing(self) -> None:
+        self.full = False
+        if self.state is State.HEAD:
+            self.deadline = monotonic() + self._server.limits.keep_alive_seconds
+        elif self.state in (State.BUSY, State.TUNNEL):
+            self.deadline = inf
+        if self._carrier is not None:
+            self._carrier.client_full(False)
+
+    # -- reading requests
+
+    def _advance(self) -> None:
+        """Read requests off the buffer until one is under way or more bytes are needed."""
+        if self._advancing:
+            return
+        self._advancing = True
+        while self._buffer and self.state is State.HEAD and self._read_head():
+            pass
+        self._advancing = False
+
+    def _read_head(self) -> bool:
+        """Read one head, and what is there of its body. False when more bytes must come first."""
+        buffer = self._buffer
+        server = self._server
+        limits = server.limits
+        if buffer[0] == 13:
+            while buffer.startswith(b"\r\n"):
+                buffer = buffer[2:]
+            self._buffer = buffer
+        end = buffer.find(b"\r\n\r\n") + 4
+        if end == 3 or end > limits.head_bytes:
+            return self._incomplete_head()
+        raw = buffer if end == len(buffer) else buffer[:end]
+        self._buffer = buffer[end:]
+        self._partial = False
+        server.counters.requests += 1
+        try:
+            request = read_request(raw, server.next_id(), self._peer, server.scheme)
+        except HeadError as error:
+            self.refuse(refusal(error.status, error.message))
+            return False
+        self._request = request
+        if request.length > limits.body_bytes:
+            self.refuse(refusal(413, f"the body is larger than {limits.body_bytes} bytes"))
+            return False
+        reply = server.handler.admit(request.head)
+        if reply is None:
+            return self._begin_body(request)
+        if request.length:
+            self.refuse(reply)
+            return False
+        self.state = State.BUSY
+        self.answer(reply)
+        return True
+
+    def _incomplete_head(self) -> bool:
+        buffer = self._buffer
+        limits = self._server.limits
+        if len(buffer) > limits.head_bytes:
+            self.refuse(refusal(431, f"the request head is larger than {limits.head_bytes} bytes"))
+        elif buffer and not 65 <= buffer[0] <= 90 and buffer != b"\r":
+            self.refuse(refusal(400, "this is not HTTP"))
+        elif _BARE.search(buffer):
+            self.refuse(refusal(400, "bare CR or LF, or a NUL byte, in the head"))
+        elif buffer and not self._partial:
+            self._partial = True
+            self.deadline = monotonic() + limits.header_seconds
+        return False
+
+    def _begin_body(self, request: RequestHead) -> bool:
+        length = request.length
+        buffer = self._buffer
+        if 0 <= length <= len(buffer):
+            if length == len(buffer):
+                self._buffer = b""
+            else:
+                self._buffer = buffer[length:]
+                buffer = buffer[:length]
+            if self._hold(length):
+                self._dispatch(request, buffer)
+            return True
+        self._framing = Chunked() if length == CHUNKED else Counted(length)
+        self.state = State.BODY
+        self.deadline = monotonic() + self._server.limits.body_seconds
+        self._buffer = b""
+        if buffer:
+            self._read_body(buffer)
+        elif request.expects:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return True
+
+    def _read_body(self, data: bytes) -> None:
+        request = self._request
+        assert request is not None
+        pieces = self._pieces
+        before = len(pieces)
+        try:
+            end = self._framing.feed(data, 0, pieces)
+        except FramingError as error:
+            self.refuse(refusal(400, f"malformed body: {error}"))
+            return
+        if not self._hold(sum(map(len, pieces[before:]))):
+            return
+        if self._held > self._server.limits.body_bytes:
+            self.refuse(refusal(413, f"the body is larger than {self._server.limits.body_bytes} bytes"))
+            return
+        if end >= 0:
+            self._buffer = data[end:]
+            self._pieces = []
+            self._dispatch(request, b"".join(pieces))
+
+    def _hold(self, size: int) -> bool:
+        """Account for body bytes kept in memory. False, and refused, when all connections hold too many."""
+        if not size:
+            return True
+        counters = self._server.counters
+        self._held += size
+        counters.body_bytes += size
+        if counters.body_bytes <= self._server.limits.total_body_bytes:
+            return True
+        self.refuse(overloaded("too many request bytes are held already"))
+        return False
+
+    # -- answering
+
+    def _dispatch(self, request: RequestHead, body: bytes) -> None:
+        self.state = State.BUSY
+        self.deadline = inf
+        handler = self._server.handler
+        result: Reply | Exchange | Awaitable[Reply | Exchange]
+        if request.websocket:
+            result = handler.tunnel(request.head, monotonic())
+        else:
+            result = handler.handle(request.head, body, monotonic())
+        if type(result) is not Reply and hasattr(result, "__await__"):
+            self._task = asyncio.ensure_future(cast("Awaitable[Reply | Exchange]", result))
+            self._task.add_done_callback(self._handled)
+        else:
+            self._proceed(result)
+
+    def _proceed(self, result: Reply | Exchange) -> None:
+        if isinstance(result, Reply):
+            self.answer(result)
+        else:
+            assert self._request is not None
+            relay = Relay(self, self._request, result, self._server)
+            self._carrier = relay
+            relay.attempt()
+
+    def _handled(self, task: asyncio.Future[Reply | Exchange]) -> None:
+        """What had to be awaited is there, or failed, or came too late."""
+        self._task = None
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            _log.error("handling a request failed", exc_info=error)
+            if self.state is State.BUSY:
+                self.refuse(refusal(500, "internal error"))
+        elif self.state is State.BUSY:
+            self._proceed(task.result())
+        else:
+            result = task.result()
+            if not isinstance(result, Reply):
+                result.settle(Outcome.ABORTED, monotonic())
+
+    def answer(self, reply: Reply) -> None:
+        """Send an answer of our own, then read on or close."""
+        request = self._request
+        assert request is not None
+        keep = request.keep_alive and not reply.close and not self._server.draining
+        connection = b"" if keep else b"Connection: close\r\n"
+        if keep and request.old:
+            connection = b"Connection: keep-alive\r\n"
+        self.transport.write(wire(reply, connection, request.head.method == b"HEAD"))
+        if reply.status >= 400:
+            self._server.counters.refused += 1
+        self.finished(keep, monotonic())
+
+    def refuse(self, reply: Reply) -> None:
+        """Answer although the request was not read to its end; the connection closes."""
+        request = self._request
+        head_only = request is not None and request.head.method == b"HEAD"
+        self.transport.write(wire(reply, b"Connection: close\r\n", head_only))
+        self._server.counters.refused += 1
+        self._close(monotonic())
+
+    def finished(self, keep: bool, now: float) -> None:
+        self._carrier = None
+        self._request = None
+        if self._held:
+            self._server.counters.body_bytes -= self._held
+            self._held = 0
+        if not keep or self._server.draining:
+            self._close(now)
+            return
+        self.state = State.HEAD
+        limits = self._server.limits
+        self.deadline = now + (limits.stall_seconds if self.full else limits.keep_alive_seconds)
+        if self._buffer:
+            self._advance()
+
+    def tunnelled(self, tunnel: Tunnel) -> None:
+        self._carrier = tunnel
+        self.state = State.TUNNEL
+        early, self._buffer = self._buffer, b""
+        if early:
+            tunnel.upload(early)
+        if self.full:
+            tunnel.client_full(True)
+
+    # -- closing
+
+    def _close(self, now: float) -> None:
+        """Close once our bytes are out. A client still sending must not get a reset before it has read them."""
+        self._gone()
+        self.state = State.CLOSING
+        limits = self._server.limits
+        self.deadline = now + (limits.stall_seconds if self.full else limits.linger_seconds)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    def cut(self, reset: bool) -> None:
+        self._carrier = None
+        self._gone()
+        if reset:
+            sock = self.transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self.transport.abort()
+        else:
+            self.state = State.CLOSING
+            self.deadline = monotonic() + self._server.limits.linger_seconds
+            self.transport.close()
+
+    def _drop(self) -> None:
+        self._gone()
+        self.transport.abort()
+
+    def _gone(self) -> None:
+        """Whatever was under way for this client ends."""
+        self.state = State.CLOSED
+        carrier, self._carrier = self._carrier, None
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+        if carrier is not None:
+            carrier.client_gone(clean=False)
+        self._request = None
+        self._pieces = []
+        self._buffer = b""
+        self._server.counters.body_bytes -= self._held
+        self._held = 0
+
+    def shut(self) -> None:
+        """The router closes, whatever is under way."""
+        carrier, self._carrier = self._carrier, None
+        if carrier is not None:
+            carrier.shut()
+        self._drop()
+
+    def expired(self, now: float) -> None:
+        """`deadline` has passed."""
+        if self.state is State.BODY:
+            self.refuse(refusal(408, "the body did not arrive in time"))
+        elif self.state is State.HEAD and self._partial:
+            self.refuse(refusal(408, "the head did not arrive in time"))
+        else:
+            self._drop()

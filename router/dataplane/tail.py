@@ -1,0 +1,82 @@
+"""The two looks that are taken into a reply's body: its first output, and its last bytes."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+
+from kvroute.router.dataplane.framing import Chunked, Framing, Mark
+
+TAIL_BYTES = 8 * 1024
+"""What is handed on of a body's end."""
+
+_EVENT_END = re.compile(rb"\r?\n\r?\n|\r\r")
+_DATA = re.compile(rb"^data:[ ]?(.*)$", re.MULTILINE)
+_ERROR = re.compile(rb'"error"\s*:\s*(?!null)|^\[DONE\]\s*$')
+_WATCHED_BYTES = 64 * 1024
+
+
+class FirstOutput:
+    """Waits for the first SSE event that has data and carries no error. Comments and `[DONE]` do not count."""
+
+    __slots__ = ("_pending",)
+
+    def __init__(self) -> None:
+        self._pending = b""
+
+    def feed(self, payload: bytes) -> bool:
+        """True once such an event is complete, or when an event is too large to be waited for."""
+        data = self._pending + payload
+        position = 0
+        for end in _EVENT_END.finditer(data):
+            if _is_output(data[position : end.start()]):
+                return True
+            position = end.end()
+        self._pending = data[position:]
+        return len(self._pending) > _WATCHED_BYTES
+
+
+def _is_output(event: bytes) -> bool:
+    lines = _DATA.findall(event)
+    return bool(lines) and not any(_ERROR.search(line) for line in lines)
+
+
+class Tail:
+    """Keeps the last segments of a body by reference. Their framing is read again only when the body is complete."""
+
+    __slots__ = ("_kept", "_size")
+
+    def __init__(self) -> None:
+        self._kept: deque[tuple[bytes, int, Mark | None]] = deque()
+        self._size = 0
+
+    def keep(self, data: bytes, position: int, mark: Mark | None) -> None:
+        """One more segment whose body bytes begin at `position`; `mark`: where a chunked body stood before it."""
+        size = len(data) - position
+        if mark is None and size > 2 * TAIL_BYTES:
+            data = data[-TAIL_BYTES:]
+            position = 0
+            size = TAIL_BYTES
+        kept = self._kept
+        kept.append((data, position, mark))
+        self._size += size
+        while True:
+            first = kept[0]
+            size = len(first[0]) - first[1]
+            if self._size - size < TAIL_BYTES:
+                return
+            self._size -= size
+            kept.popleft()
+
+    def read(self) -> bytes:
+        """The body's last bytes, at most `TAIL_BYTES`, without framing."""
+        out: list[bytes] = []
+        framing: Framing | None = None
+        for data, position, mark in self._kept:
+            if mark is None:
+                out.append(data[position:] if position else data)
+                continue
+            if framing is None:
+                framing = Chunked(mark)
+            framing.feed(data, position, out)
+        return b"".join(out)[-TAIL_BYTES:]
