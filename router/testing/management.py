@@ -96,16 +96,15 @@ async def show_metrics(service: Service, request: web.Request) -> web.Response:
 
 
 async def kv_event_sources(service: Service, request: web.Request) -> web.Response:
-    """GET /kv_event_sources: where this rank publishes; empty without events."""
+    """GET /kv_event_sources: where this rank publishes, in vLLM's usual words; empty without events."""
     publisher = service.publisher
     if publisher is None:
         return reply({})
-    host = service.options.host
-    replay = None if publisher.replay_port is None else f"tcp://{host}:{publisher.replay_port}"
+    replay = None if publisher.replay_port is None else f"tcp://*:{publisher.replay_port}"
     source = {
         "enable_kv_cache_events": True,
         "publisher": "zmq",
-        "endpoint": f"tcp://{host}:{publisher.events_port}",
+        "endpoint": f"tcp://*:{publisher.events_port}",
         "replay_endpoint": replay,
         "buffer_steps": 10000,
         "hwm": 100000,

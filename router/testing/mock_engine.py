@@ -11,7 +11,7 @@ from typing import TypeAlias
 import msgspec
 from aiohttp import web
 
-from kvroute.router.testing import completions, management
+from kvroute.router.testing import completions, management, messages, responses
 from kvroute.router.testing.faults import Cut, Faults
 from kvroute.router.testing.options import Options
 from kvroute.router.testing.service import Service
@@ -22,8 +22,12 @@ Handler: TypeAlias = Callable[[Service, web.Request], Awaitable[web.StreamRespon
 _GENERATING: dict[str, Handler] = {
     "/v1/completions": completions.completions,
     "/v1/chat/completions": completions.chat_completions,
+    "/v1/responses": responses.responses,
+    "/v1/messages": messages.messages,
 }
 _POST: dict[str, Handler] = {
+    "/v1/messages/count_tokens": messages.count_tokens,
+    "/v1/responses/{id}/cancel": responses.cancel_response,
     "/tokenize": management.tokenize,
     "/detokenize": management.detokenize,
     "/v1/chat/completions/render": management.scale_out,
@@ -40,6 +44,7 @@ _POST: dict[str, Handler] = {
     "/ping": management.health,
 }
 _GET: dict[str, Handler] = {
+    "/v1/responses/{id}": responses.response_by_id,
     "/health": management.health,
     "/ping": management.health,
     "/version": management.version,

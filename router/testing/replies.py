@@ -35,7 +35,7 @@ class Head(msgspec.Struct, gc=False):
 def new_id(request: web.Request, fields: dict[str, Any], prefix: str) -> str:
     """The reply's id: the client's X-Request-Id or `request_id`, or one made here."""
     given = request.headers.get("X-Request-Id") or fields.get("request_id")
-    return f"{prefix}-{given or secrets.token_hex(8)}"
+    return f"{prefix}{given or secrets.token_hex(8)}"
 
 
 def head(request: web.Request, fields: dict[str, Any], prefix: str, model: str, limited: bool) -> Head:

@@ -9,6 +9,7 @@ import xxhash
 
 from kvroute.router.testing.blockkeys import chain
 from kvroute.router.testing.faults import Faults
+from kvroute.router.testing.kept import Kept
 from kvroute.router.testing.kvevents import Publisher, wire_event
 from kvroute.router.testing.live import LiveEngine
 from kvroute.router.testing.metrics import Metrics
@@ -48,6 +49,7 @@ class Service:
         self.publisher: Publisher | None = None
         if options.events_port is not None:
             self.publisher = Publisher(options.host, options.events_port, options.replay_port, options.events_topic)
+        self.kept = Kept()
         self.requests_seen = 0
         """Requests to generating paths, refused ones included."""
         self.aborted = 0
