@@ -60,7 +60,7 @@ class Pipeline:
     def _guarded(self, one: Weighted) -> GuardedScorer:
         return GuardedScorer(one.scorer, one.name, one.distribution, self._on_fault)
 
-    def with_scorers(self, scorers: Sequence[Weighted], on_fault: OnFault) -> Pipeline:
+    def with_scorers(self, scorers: Sequence[Weighted], on_fault: OnFault = ignore_fault) -> Pipeline:
         """This pipeline with more scorers; one whose name is here already takes that one's place."""
         replaced = {one.name for one in map(_named, scorers)}
         return Pipeline([*(one for one in self.scorers if one.name not in replaced), *scorers], on_fault)
