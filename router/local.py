@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
 import orjson
 
 from kvroute.router import replies
+from kvroute.router.control.exposition import CONTENT_TYPE
 from kvroute.router.control.metrics import Metrics
 from kvroute.router.core.fleet import State
 from kvroute.router.dataplane.contract import Endpoint, Head, Reply
@@ -35,7 +36,7 @@ class LocalPaths:
         """At least one replica is ready."""
         return any(replica.state is State.READY for _, replica in self._membership)
 
-    def answer(self, path: bytes, head: Head) -> Reply:
+    def answer(self, path: bytes) -> Reply | Awaitable[Reply]:
         """One of `paths.LOCAL`."""
         if path == b"/v1/models":
             return replies.json({"object": "list", "data": self.models()})
@@ -44,9 +45,11 @@ class LocalPaths:
         if path == b"/version":
             return replies.json({"version": self._version})
         if path == b"/metrics":
-            page, media = self._metrics.exposition((head.header(b"accept") or b"").decode("latin-1"))
-            return Reply(200, page, (), media.encode())
+            return self._page()
         return Reply(200)
+
+    async def _page(self) -> Reply:
+        return Reply(200, await self._metrics.page(), (), CONTENT_TYPE.encode())
 
     def models(self) -> list[Any]:
         """The union of what the engines list; the first engine's entry stands for all that serve the name."""

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Iterable, Iterator
 
+from kvroute.router.control.metrics import Metrics
 from kvroute.router.core.decide import Deciding
 from kvroute.router.core.fleet import Replica, Spec, State
 from kvroute.router.core.outside import Outside
@@ -58,8 +59,11 @@ class Cached:
 class Membership:
     """Implements the watch's FleetListener over one `Deciding`."""
 
-    def __init__(self, deciding: Deciding, targets: dict[str, Target], *, name_replicas: bool = False) -> None:
+    def __init__(
+        self, deciding: Deciding, targets: dict[str, Target], metrics: Metrics, *, name_replicas: bool = False
+    ) -> None:
         self._deciding = deciding
+        self._metrics = metrics
         self._targets = targets
         self._name_replicas = name_replicas
         self._outside = Outside(deciding.fleet)
@@ -98,6 +102,8 @@ class Membership:
         member = self.members[endpoint]
         member.up, member.reason = False, reason
         self._settle_state(member)
+        for replica in member.replicas:
+            self._metrics.ejected(replica.name)
 
     def recovered(
         self, endpoint: Endpoint, served: Served, readings: list[Reading], restarted: bool, now: float
@@ -127,6 +133,7 @@ class Membership:
             log.warning("%s restarted: what it had cached is forgotten", replica.name)
             self._deciding.drop(replica)
             self._cached.pop(replica.name, None)
+            self._metrics.restarted(replica.name)
 
     def scraped(self, endpoint: Endpoint, readings: list[Reading], now: float) -> None:
         """Fresh readings, one per rank."""
@@ -201,6 +208,7 @@ class Membership:
         self._deciding.drop(replica)
         self._cached.pop(replica.name, None)
         self._deciding.fleet.move(replica, State.GONE)
+        self._metrics.forget(replica.name)
 
     def _read(self, replica: Replica, reading: Reading) -> None:
         deciding, cached = self._deciding, self.cached(replica.name)

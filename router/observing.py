@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from kvroute.router.control.logs import SeldomLog, log_request
 from kvroute.router.control.metrics import Metrics
 from kvroute.router.control.series import RequestSeries
 from kvroute.router.dataplane.contract import Outcome
@@ -12,10 +13,6 @@ from kvroute.router.exchange import Ending, Exchange
 from kvroute.router.membership import Membership
 
 log = logging.getLogger(__name__)
-requests = logging.getLogger("kvroute.requests")
-
-FAULT_LOG_SECONDS = 60.0
-"""A failing plugin is logged at most this often."""
 
 
 class Observing:
@@ -26,12 +23,11 @@ class Observing:
     ) -> None:
         self._metrics = metrics
         self._membership = membership
-        self._clock = clock
         self._log_requests = log_requests
         self._series: dict[tuple[str, str], RequestSeries] = {}
         self._decision = metrics.router.decision.observe
         self._silent: set[str] = set()
-        self._faults: dict[str, float] = {}
+        self._seldom = SeldomLog(log, clock=clock)
 
     def decided(self, seconds: float) -> None:
         """A decision took so long."""
@@ -75,10 +71,8 @@ class Observing:
     def fault(self, name: str, distribution: str, message: str) -> None:
         """A plugin broke its contract while a request ran: counted, and logged once a minute."""
         self._metrics.plugin_failed(name)
-        now = self._clock()
-        if now - self._faults.get(name, -FAULT_LOG_SECONDS) >= FAULT_LOG_SECONDS:
-            self._faults[name] = now
-            log.error("plugin %r of %s %s; it contributes nothing to this decision", name, distribution, message)
+        words = "plugin %r of %s %s; it contributes nothing to this decision"
+        self._seldom.error(name, words, name, distribution, message)
 
     def forget(self, replica: str) -> None:
         """The replica is gone."""
@@ -112,11 +106,8 @@ class Observing:
 
     def _line(self, exchange: Exchange, outcome: Outcome, end: Ending) -> None:
         request, decision = exchange.request, exchange.decision
-        requests.info(
-            "%s %s",
-            request.id,
-            outcome.value,
-            extra={
+        log_request(
+            {
                 "request_id": request.id,
                 "outcome": outcome.value,
                 "path": exchange.path.decode("latin-1"),

@@ -93,7 +93,7 @@ class Health(Protocol):
 class Local(Protocol):
     """Who answers the router's own paths and spreads management calls."""
 
-    def answer(self, path: bytes, head: Head) -> Reply: ...
+    def answer(self, path: bytes) -> Reply | Awaitable[Reply]: ...
 
     def broadcast(self, head: Head, body: bytes) -> Awaitable[Reply]: ...
 
@@ -109,7 +109,7 @@ class Traffic:
         health: Health,
         local: Local,
         options: TrafficOptions,
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.deciding = deciding
         self.lens = lens
@@ -121,7 +121,8 @@ class Traffic:
         self.observer = observer
         self._health = health
         self._local = local
-        self._clock = clock
+        self.clock = clock
+        """Of `now`: monotonic seconds."""
 
     # --- the data plane's side ---
 
@@ -136,8 +137,8 @@ class Traffic:
     def handle(self, head: Head, body: bytes, now: float) -> Reply | Exchange | Awaitable[Reply | Exchange]:
         """Answer, or say where to forward."""
         path = paths.plain(head.path)
-        if path in paths.LOCAL and head.method in (b"GET", b"HEAD"):
-            return self._local.answer(path, head)
+        if path in paths.LOCAL and (head.method == b"GET" or head.method == b"HEAD"):
+            return self._local.answer(path)
         if paths.is_management(path):
             return self._local.broadcast(head, body)
         try:
@@ -171,7 +172,7 @@ class Traffic:
             request, text_bytes = Request(id=head.request_id, model="", tokens=0, session=session), 0
         else:
             data = self._cleaned(body, data)
-            request, text_bytes = self._request(head, body, session)
+            request, text_bytes = self._request(head.request_id, body, session)
         self.budget.request()
         decision = self._pinned(path, body, request, now) or self._decide(request, now)
         return Exchange(self, request, decision, data, path, text_bytes, explain, now)
@@ -213,19 +214,27 @@ class Traffic:
         except orjson.JSONEncodeError:  # lone surrogates, which the engine takes too
             return json.dumps(body.fields).encode()
 
-    def _request(self, head: Head, body: Body, session: str | None) -> tuple[Request, int]:
+    def read(self, path: bytes, data: bytes) -> Request:
+        """A request as `handle` would read it, for an explanation.
+
+        Raises:
+            ClientError: the body is wrong.
+        """
+        return self._request("explained", parse(path, data), None)[0]
+
+    def _request(self, request_id: str, body: Body, session: str | None) -> tuple[Request, int]:
         model, adapter = self.deciding.fleet.base(body.model or "")
         prompt = self.lens.read(body, model, adapter) if body.kind is not Kind.OTHER else NO_PROMPT
         session = session or body.session
         request = Request(
-            id=head.request_id,
+            id=request_id,
             model=(body.model or "") if adapter is None else model,
             tokens=prompt.tokens,
             keys=prompt.keys,
             block_tokens=prompt.block_tokens,
             adapter=adapter,
             session=session,
-            anchor=prompt.anchor if prompt.anchor or session is None else xxh3_64_intdigest(session),
+            anchor=prompt.anchor if prompt.anchor or session is None else xxh3_64_intdigest(session.encode()),
             priority=body.priority,
             sequences=body.sequences,
             stream=body.stream,
@@ -236,15 +245,16 @@ class Traffic:
     # --- the decision ---
 
     def _decide(self, request: Request, now: float, tried: frozenset[str] = frozenset()) -> Decision:
-        clock = self._clock
+        clock = time.perf_counter
         begun = clock()
         decision = self.deciding.decide(request, now, tried)
         self.observer.decided(clock() - begun)
         if isinstance(decision, Reason):
-            raise self._nobody(request, decision)
+            raise self.nobody(request, decision)
         return decision
 
-    def _nobody(self, request: Request, reason: Reason) -> NoReplica:
+    def nobody(self, request: Request, reason: Reason) -> NoReplica:
+        """Why no replica was chosen, as the client is told."""
         if reason is Reason.UNKNOWN_MODEL:
             aliases = ", ".join(sorted(self.deciding.fleet.models()))
             name = request.adapter or request.model

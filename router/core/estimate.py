@@ -17,27 +17,35 @@ SPREAD = 10.0
 """A replica's factor stays within this of the fleet's prior."""
 SANE = (1e-3, 1e4)
 """Bounds of the prior itself, as factors on the step model: a CPU engine is some 50 times slower than an H100."""
+LEAST_WORK = 0.01
+"""Predicted seconds below which a stream tells nothing of the factor."""
+MOST_BASE = 0.2
+"""Longest constant part of TTFT: what is above it is slowness [s]."""
 SHRINK = 8.0
 """Observations' worth of weight that the fleet's median has against a replica's own fit."""
 
 
 class Rate:
-    """The robust fit of one replica: TTFT ~ base + factor * work, over its last `WINDOW` observed streams."""
+    """The robust fit of one replica: TTFT ~ base + factor * work, over its last `WINDOW` streams with work to do."""
 
     __slots__ = ("_count", "_ttft", "_work", "base", "factor", "observed")
 
-    def __init__(self) -> None:
+    def __init__(self, factor: float = 1.0) -> None:
         self._work: Floats = np.zeros(WINDOW)
         self._ttft: Floats = np.zeros(WINDOW)
         self._count = 0
         self.observed = 0
         """Observations the current fit rests on; 0 = none yet."""
-        self.factor = 1.0
+        self.factor = factor
         self.base = 0.0
         """Constant part of TTFT [s]."""
 
     def observe(self, work: float, ttft: float) -> bool:
         """Add one stream: `work` = predicted start at factor 1 [s], `ttft` = what happened [s]. True when refitted."""
+        if work * self.factor < LEAST_WORK:  # its TTFT is all constant: it tells of the base, and nothing of the factor
+            constant = min(max(ttft - work * self.factor, 0.0), MOST_BASE)
+            self.base += 0.1 * (constant - self.base)
+            return False
         at = self._count % WINDOW
         self._work[at] = work
         self._ttft[at] = ttft
@@ -56,11 +64,11 @@ class Rate:
         if int(apart.sum()) >= n:
             factor = float(np.median((ttft[second] - ttft[first])[apart] / dx[apart]))
         else:  # all requests alike: the intercept cannot be told from the slope, so keep the one we have
-            factor = float(np.median((ttft - min(self.base, float(ttft.min()))) / np.maximum(work, 1e-6)))
+            factor = float(np.median((ttft - min(self.base, float(ttft.min()))) / work))
         if factor <= 0.0:
-            factor = float(np.median(ttft / np.maximum(work, 1e-6)))
+            factor = float(np.median(ttft / work))
         self.factor = min(max(factor, SANE[0]), SANE[1])
-        self.base = min(max(0.0, float(np.median(ttft - self.factor * work))), float(ttft.min()))
+        self.base = min(max(0.0, float(np.median(ttft - self.factor * work))), float(ttft.min()), MOST_BASE)
         self.observed = n
 
 
@@ -71,6 +79,7 @@ class Estimate:
         self._fleet = fleet
         self._rates: dict[str, Rate] = {}
         self._engine_factor: dict[str, float] = {}
+        self._spread_prior = 1.0
         self.output_tokens = 128.0
         """Fleet-wide moving mean of output lengths [tokens], for replicas that have shown none."""
 
@@ -78,7 +87,7 @@ class Estimate:
         """The fit of one replica."""
         rate = self._rates.get(replica.name)
         if rate is None:
-            rate = self._rates[replica.name] = Rate()
+            rate = self._rates[replica.name] = Rate(replica.slow)
         return rate
 
     def forget(self, replica: Replica) -> None:
@@ -95,7 +104,9 @@ class Estimate:
     def first_output(self, replica: Replica, work: float, ttft: float) -> None:
         """A stream's first output came `ttft` seconds after its decision, predicted as `work` seconds at factor 1."""
         if work > 0.0 and ttft > 0.0 and self.rate(replica).observe(work, ttft):
-            self._apply(replica, self.prior())
+            prior = self.prior()
+            self._apply(replica, prior)
+            self._spread(prior)
 
     def engine_sums(self, replica: Replica, prefill_seconds: float, computed_tokens: float) -> None:
         """The engine's own change of prefill time and computed prompt tokens since the last scrape."""
@@ -114,14 +125,25 @@ class Estimate:
         cell = self._fleet.table[Column.OUTPUT_TOKENS]
         cell[replica.row] += 0.05 * (tokens - cell[replica.row])
 
+    def _spread(self, prior: float) -> None:
+        """Replicas without a fit follow the prior, else the unknown ones would look fast beside slow known ones."""
+        if abs(prior - self._spread_prior) <= 0.05 * self._spread_prior:
+            return
+        self._spread_prior = prior
+        for replica in self._fleet:
+            rate = self._rates.get(replica.name)
+            if (rate is None or not rate.observed) and replica.name not in self._engine_factor:
+                self._apply(replica, prior)
+
     def _apply(self, replica: Replica, prior: float) -> None:
         rate = self._rates.get(replica.name)
-        factor, base = prior, 0.0
+        factor, base = prior, rate.base if rate is not None else 0.0
+        if rate is not None and not rate.observed:
+            rate.factor = prior
         if rate is not None and rate.observed:
             trust = rate.observed / (rate.observed + SHRINK)
             own = min(max(rate.factor, prior / SPREAD), prior * SPREAD)
             factor = math.exp(trust * math.log(own) + (1.0 - trust) * math.log(prior))
-            base = rate.base
         replica.slow = factor
         self._fleet.table[Column.BASE_SECONDS, replica.row] = base
         self._fleet.refresh_rate(replica)
