@@ -1,0 +1,223 @@
+"""The whole router, put together: knowledge, decision, data plane, watch and control plane; started, drained, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import signal
+import ssl
+import sys
+import time
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+import uvloop
+
+from kvroute import __version__
+from kvroute.router.config import Config
+from kvroute.router.control.admin import ControlServer, make_admin
+from kvroute.router.control.logs import set_up_logs
+from kvroute.router.control.loop_lag import LoopLag
+from kvroute.router.control.metrics import Metrics
+from kvroute.router.core.decide import Deciding
+from kvroute.router.core.fleet import Fleet
+from kvroute.router.core.index import Index
+from kvroute.router.dataplane.server import DataPlane
+from kvroute.router.errors import ConfigError
+from kvroute.router.facade import Facade
+from kvroute.router.fleetwatch.backend import Backend, check_distinct
+from kvroute.router.fleetwatch.engine_client import EngineClient
+from kvroute.router.fleetwatch.static import BackendsFile
+from kvroute.router.fleetwatch.watch import Watch
+from kvroute.router.knowledge.text import TextLens
+from kvroute.router.local import LocalPaths
+from kvroute.router.membership import Membership
+from kvroute.router.observing import Observing
+from kvroute.router.traffic import Target, Traffic, TrafficOptions
+from kvroute.scorers.plugins import load_policy
+
+log = logging.getLogger(__name__)
+
+
+class Server:
+    """One router process. `start`, then `drain` and `close`."""
+
+    def __init__(self, config: Config) -> None:
+        """Build everything; nothing listens yet.
+
+        Raises:
+            ConfigError, PluginError: the configuration names what cannot be had.
+        """
+        self.config = config
+        targets: dict[str, Target] = {}
+        policy = load_policy(config.policy_spec(), self._plugin_failed)
+        self.deciding = Deciding(Fleet(config.step), Index(), policy, np.random.default_rng(config.seed))
+        self.metrics = Metrics(__version__, config.policy_spec().name or "custom")
+        self.membership = Membership(self.deciding, targets, self.metrics, name_replicas=config.replica_header)
+        self.observing = Observing(self.metrics, self.membership, time.monotonic, log_requests=config.logging.requests)
+        upstream_ssl = _upstream_ssl(config)
+        self._client = EngineClient(_api_key(config), connect_timeout=config.limits.connect_seconds, tls=upstream_ssl)
+        self.watch = Watch(self._client, self.membership, config.watch, rng=random.Random(config.seed))
+        self._session: aiohttp.ClientSession | None = None
+        self._upstream_ssl = upstream_ssl
+        local = LocalPaths(self.membership, self.metrics, __version__, self._open_session)
+        self.traffic = Traffic(
+            self.deciding, TextLens(config.text_block_bytes), self.observing, self.watch, local, _options(config)
+        )
+        self.traffic.targets = targets
+        self.facade = Facade(__version__, config, self.traffic, self.membership, local)
+        self.metrics.replicas = self.facade.replicas
+        self.dataplane = DataPlane(self.traffic, config.limits, upstream_ssl)
+        self._lag = LoopLag(self.metrics.router.loop_lag.observe)
+        self._control = ControlServer(
+            make_admin(self.facade, self.metrics), config.listen.control_host, config.listen.control_port
+        )
+        self._file: BackendsFile | None = None
+        self.control_port = 0
+
+    @property
+    def port(self) -> int:
+        """The main port, known after `start`."""
+        return self.dataplane.ports[0]
+
+    async def start(self) -> None:
+        """Listen, and look for the replicas; they join when they answer.
+
+        Raises:
+            OSError: an address cannot be had.
+            ConfigError: the backends' file or the certificate cannot be read.
+        """
+        config = self.config
+        backends = config.backend_list()
+        if config.backends_file is not None:
+            self._file = BackendsFile(Path(config.backends_file), self._listed)
+            backends = check_distinct([*backends, *self._file.start()])
+        context = _client_ssl(config)
+        self.control_port = await self._control.start()
+        await self.dataplane.start(config.listen.host, config.listen.port, context=context)
+        self._lag.start()
+        self._expect(backends)
+        where = f"{config.listen.host}:{self.port}, control on {config.listen.control_host}:{self.control_port}"
+        log.info(
+            "kvroute %s listens on %s; policy %s, %d backends", __version__, where, self.facade.policy, len(backends)
+        )
+
+    async def drain(self) -> bool:
+        """Stop accepting and let what runs end; False when the time for it was not enough."""
+        log.info("draining: %d requests under way", len(self.deciding.ledger))
+        return await self.dataplane.drain()
+
+    async def close(self) -> None:
+        """End everything at once."""
+        await self.dataplane.close()
+        self._lag.close()
+        if self._file is not None:
+            await self._file.close()
+        await self.watch.close()
+        await self._control.close()
+        await self._client.close()
+        if self._session is not None:
+            await self._session.close()
+
+    def _listed(self, backends: list[Backend]) -> None:
+        """The backends' file changed."""
+        try:
+            self._expect(check_distinct([*self.config.backend_list(), *backends]))
+        except ConfigError as error:
+            log.error("%s; the backends stay as they were", error)
+
+    def _expect(self, backends: list[Backend]) -> None:
+        self.watch.set_backends(backends)
+        self.membership.expect(backends, time.monotonic())
+
+    def _plugin_failed(self, name: str, distribution: str, message: str) -> None:
+        self.observing.fault(name, distribution, message)
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(ssl=self._upstream_ssl or True)
+            self._session = aiohttp.ClientSession(connector=connector)
+        return self._session
+
+
+def run(config: Config) -> None:
+    """Serve until told to stop: the first SIGTERM or SIGINT drains, the second ends at once.
+
+    Raises:
+        KvrouteError, PluginError, OSError: it cannot start.
+    """
+    set_up_logs(config.logging.level, config.logging.format)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(config))
+
+
+async def _serve(config: Config) -> None:
+    server = Server(config)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def told() -> None:
+        if stop.is_set():
+            log.warning("told twice: ending at once")
+            os._exit(130)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told)
+    try:
+        await server.start()
+        await stop.wait()
+        if not await server.drain():
+            log.warning("%d requests did not end in time and are cut", len(server.deciding.ledger))
+    finally:
+        await server.close()
+    log.info("ended")
+    sys.stderr.flush()
+
+
+def _options(config: Config) -> TrafficOptions:
+    return TrafficOptions(
+        management=config.management,
+        trust_kv_transfer_params=config.trust_kv_transfer_params,
+        session_header=config.session_header.lower().encode(),
+        retry_share=config.retry_share,
+    )
+
+
+def _api_key(config: Config) -> str | None:
+    name = config.upstream.api_key_env
+    if name is None:
+        return None
+    key = os.environ.get(name)
+    if not key:
+        raise ConfigError(f"upstream.api_key_env: the environment variable {name} is not set")
+    return key
+
+
+def _upstream_ssl(config: Config) -> ssl.SSLContext | None:
+    upstream = config.upstream
+    if upstream.verify and upstream.ca is None:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=upstream.ca)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"upstream.ca: cannot read {upstream.ca}: {error}") from error
+    if not upstream.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _client_ssl(config: Config) -> ssl.SSLContext | None:
+    listen = config.listen
+    if listen.tls_cert is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(listen.tls_cert, listen.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"listen.tls_cert: cannot load {listen.tls_cert} with {listen.tls_key}: {error}") from error
+    return context
