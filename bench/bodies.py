@@ -10,6 +10,9 @@ from pathlib import Path
 STAMP = "@" * 16
 """Replaced by the load generator with 16 hexadecimal digits, so that a prompt can be new without new bodies."""
 
+FRAME = 33
+"""JSON around a message's text, roughly [bytes]."""
+
 SYLLABLES = ("ka", "ro", "ti", "len", "mo", "sur", "ve", "dan", "pi", "hol", "ne", "gra", "st", "ul", "ber", "fa")
 
 
@@ -34,22 +37,24 @@ def chats(size: int, conversations: int, turns: int, seed: int, stream: bool = F
     """Bodies of `size` bytes on average: the k-th turn of each conversation, then the (k+1)-th of each.
 
     Half of `size` is a system prompt that all share. Each conversation has a stamp of its own behind it, then a
-    history; each turn repeats the turn before it and adds one answer and one question. The first turn is about 8 %
-    smaller than `size`, the last 8 % larger.
+    history; each turn repeats the turn before it and adds one answer and one question. From the first turn to the
+    last a body grows by 16 % of `size`, small ones by more.
     """
     rng = random.Random(seed)
     system = {"role": "system", "content": words(rng, size // 2)}
-    step = max(48, int(size * 0.16 / max(turns - 1, 1)))
-    start = max(32, int(size * 0.92) - size // 2 - 160)
+    step = max(2 * FRAME + 24, int(size * 0.16 / max(turns - 1, 1)))
+    empty = len(body([system, {"role": "user", "content": f"{STAMP} conversation 000000 "}], stream))
+    start = max(0, size - empty - step * (turns - 1) // 2)
     histories = [
         [{"role": "user", "content": f"{STAMP} conversation {number:06d} {words(rng, start)}"}]
         for number in range(conversations)
     ]
+    added = step - 2 * FRAME
     for _ in range(turns):
         for history in histories:
             yield body([system, *history], stream)
-            answer = {"role": "assistant", "content": words(rng, step // 4)}
-            question = {"role": "user", "content": words(rng, max(8, step - step // 4 - 60))}
+            answer = {"role": "assistant", "content": words(rng, added // 4)}
+            question = {"role": "user", "content": words(rng, added - added // 4)}
             history += [answer, question]
 
 

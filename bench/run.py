@@ -8,10 +8,11 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench import machine, memory, report, tools
+from bench import decision, machine, memory, report, summary, tools
 from bench.cases import CASES, Case
 from bench.measure import Load, Sample, measure
 from bench.process import Process, StartFailed
@@ -21,6 +22,7 @@ RESULTS = Path(__file__).parent / "results"
 BACKENDS = 4
 START_SECONDS = 30.0
 MEMORY = "memory"
+DECISION = "decision"
 
 
 @contextmanager
@@ -95,7 +97,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "skipped": skipped,
         "samples": [],
         "memory": {},
+        "decision": [],
     }
+    if DECISION in arguments.only and "kvroute" in arguments.routers:
+        results["decision"] = decision.run(arguments.decisions)
     for case in CASES:
         if case.name in arguments.only:
             left = [router for router in wanted if router.name not in skipped]
@@ -116,7 +121,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def parse_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    names = [case.name for case in CASES] + [MEMORY]
+    names = [case.name for case in CASES] + [MEMORY, DECISION]
     routers = [router.name for router in ROUTERS]
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round: a look, not a measurement")
@@ -135,6 +140,7 @@ def parse_arguments(words: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"unknown routers: {', '.join(sorted(unknown))}")
     arguments.rounds = arguments.rounds or (1 if arguments.quick else 5)
     arguments.seconds = arguments.seconds or (1.5 if arguments.quick else 4.0)
+    arguments.decisions = 1000 if arguments.quick else 5000
     arguments.prompts = arguments.prompts or (20_000 if arguments.quick else 200_000)
     return arguments
 
@@ -147,6 +153,8 @@ def main(words: Sequence[str] | None = None) -> None:
     except tools.NoCompiler as error:
         sys.exit(str(error))
     report.show(results)
+    made = summary.by_case([Sample(**sample) for sample in results["samples"]])
+    results["summary"] = {case: [asdict(row) for row in rows] for case, rows in made.items()}
     RESULTS.mkdir(exist_ok=True)
     stamp = results["machine"]["date"].replace(" UTC", "").replace(" ", "T").replace(":", "")
     output = arguments.output or RESULTS / f"{stamp}.json"
