@@ -15,6 +15,8 @@ from kvroute.router.core.index import Index
 
 UNKNOWN_CAPACITY = 2_000_000.0
 """What a replica of unknown capacity is believed to hold at most [tokens]; it bounds our memory."""
+_TRUST = 1 / 512
+"""Part of the way that a replica's limit goes back to its stated capacity when a report agrees."""
 
 
 class Segment:
@@ -53,10 +55,12 @@ class Residue:
 class Replica:
     """One replica's segments, and the idle ones in the order of their eviction."""
 
-    __slots__ = ("active", "cached", "capacity", "clock", "heads", "idle", "pins")
+    __slots__ = ("active", "cached", "capacity", "clock", "heads", "idle", "limit", "pins")
 
     def __init__(self, capacity: float) -> None:
         self.capacity = capacity
+        self.limit = capacity
+        """What it is taken to hold: its capacity, or less where its reports contradict that [tokens]."""
         self.heads: dict[int, Segment] = {}
         """First key of each segment -> the segment."""
         self.idle: OrderedDict[Segment | Residue, None] = OrderedDict()
@@ -89,8 +93,10 @@ class Pin:
 class Occupancy:
     """The expected cache of each replica. It is the only writer of the index for replicas without KV events."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Index, doubt: float = 1 / 4) -> None:
+        """`doubt`: part of the way that a replica's limit goes, at a shortfall, to what that shows to be too much."""
         self._index = index
+        self._doubt = doubt
         self._replicas: dict[int, Replica] = {}
         self._capacity: dict[int, float] = {}
         self.shortfalls = 0
@@ -102,11 +108,11 @@ class Occupancy:
 
     def set_capacity(self, row: int, tokens: float) -> None:
         """The replica's KV cache size [tokens]; inf = unknown, for which `UNKNOWN_CAPACITY` is taken."""
-        capacity = min(tokens, UNKNOWN_CAPACITY) if math.isinf(tokens) else tokens
+        capacity = UNKNOWN_CAPACITY if math.isinf(tokens) else tokens
         self._capacity[row] = capacity
         replica = self._replicas.get(row)
-        if replica is not None:
-            replica.capacity = capacity
+        if replica is not None and replica.capacity != capacity:
+            replica.capacity = replica.limit = capacity
             self._evict(row, replica)
 
     def active_tokens(self, row: int) -> float:
@@ -151,7 +157,7 @@ class Occupancy:
         replica.pins += 1
         replica.active += pin.loose
         replica.cached += pin.loose
-        if replica.cached > replica.capacity:
+        if replica.cached > replica.limit:
             self._evict(row, replica)
         return pin
 
@@ -167,7 +173,7 @@ class Occupancy:
         pin.open = False
         if completed and output_tokens:
             replica.cached += output_tokens
-            if replica.cached > replica.capacity:  # they took room while this request was still running
+            if replica.cached > replica.limit:  # they took room while this request was still running
                 self._evict(pin.row, replica)
         replica.pins -= 1
         replica.active = replica.active - pin.loose if replica.pins else 0.0
@@ -187,7 +193,7 @@ class Occupancy:
         if leaf is not None and not leaf.active:
             replica.idle[leaf] = None
             replica.idle.move_to_end(leaf)
-        if replica.cached > replica.capacity:
+        if replica.cached > replica.limit:
             self._evict(pin.row, replica)
 
     def reported(self, pin: Pin, hit_tokens: int, prompt_tokens: int | None = None) -> None:
@@ -195,8 +201,9 @@ class Occupancy:
 
         With the engine's `prompt_tokens`, the share of the prompt is compared, which errors in `block_tokens` do not
         disturb. A hit more than a block short of the prediction means that the engine had evicted the first missing
-        block, and so everything that was last used no later: that is evicted here too, which repairs a capacity that
-        is believed too large. A hit beyond the prediction is only counted.
+        block, and so everything that was last used no later: that is evicted here too. What is left is more than the
+        engine had room for, so the limit moves towards it: a capacity that is believed too large, or shared with
+        others' traffic, is repaired. A hit beyond the prediction is only counted.
         """
         if prompt_tokens:
             hit = hit_tokens * pin.tokens / prompt_tokens / pin.block_tokens
@@ -205,30 +212,32 @@ class Occupancy:
         if hit > pin.hit + 1:
             self.excesses += 1
             self.excess_tokens += (hit - pin.hit) * pin.block_tokens
+        replica = pin.replica
+        current = self._replicas.get(pin.row) is replica
         if hit >= pin.hit - 1:
+            if current and pin.hit:
+                replica.limit += (replica.capacity - replica.limit) * _TRUST
             return
         self.shortfalls += 1
         self.shortfall_tokens += (pin.hit - hit) * pin.block_tokens
-        replica = pin.replica
-        if self._replicas.get(pin.row) is not replica:
-            return
         missing = math.ceil(hit)
-        for start, stamp in pin.trail:
-            if start <= missing:
-                self._forget(pin.row, replica, stamp)
-                return
+        stamps = [stamp for start, stamp in pin.trail if start <= missing]
+        if current and stamps:
+            self._forget(pin.row, replica, stamps[0])
+            replica.limit += min(0.0, replica.cached - replica.limit) * self._doubt
 
     def _evict(self, row: int, replica: Replica) -> None:
         """Make room: from the front of the LRU, until what is held fits or all of it is pinned."""
         idle = replica.idle
-        while replica.cached > replica.capacity and idle:
+        while replica.cached > replica.limit and idle:
             item = next(iter(idle))
-            excess = replica.cached - replica.capacity
+            excess = replica.cached - replica.limit
             if isinstance(item, Residue):
-                taken = min(item.tokens, excess)
-                item.tokens -= taken
-                replica.cached -= taken
-                if not item.tokens:
+                if item.tokens > excess:
+                    item.tokens -= excess
+                    replica.cached = replica.limit
+                else:
+                    replica.cached -= item.tokens
                     del idle[item]
             elif item.active or item.children:
                 del idle[item]
