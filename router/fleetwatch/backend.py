@@ -96,7 +96,8 @@ def _check_parts(key: str, text: str, parts: SplitResult) -> None:
         raise _wrong(key, text, "credentials in the URL are not used; see --backend-api-key-env")
     if parts.query or parts.fragment:
         raise _wrong(key, text, "the URL must not carry a query or a fragment")
-    if not (parts.path.isascii() and parts.hostname.isascii()) or not (parts.netloc + parts.path).isprintable() or " " in parts.netloc + parts.path:
+    where = parts.netloc + parts.path
+    if not (where.isascii() and where.isprintable()) or " " in where:
         raise _wrong(
             key, text, "the URL must be plain ASCII without spaces; percent-encode the path, punycode the host"
         )

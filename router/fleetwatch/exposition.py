@@ -12,7 +12,9 @@ import msgspec
 
 _SAMPLE = re.compile(rb'(?:\{((?:[^"{}\n]|"(?:[^"\\\n]|\\.)*")*)\})?[ \t]+([^\s#]+)')
 _LABEL = re.compile(rb'([A-Za-z_][A-Za-z0-9_]*)="((?:[^"\\\n]|\\.)*)"')
-_CACHE_LABEL = re.compile(rb'(?:^|,)\s*(block_size|num_gpu_blocks|kv_cache_size_tokens|enable_prefix_caching)="([^"\\]*)"')
+_CACHE_LABEL = re.compile(
+    rb'(?:^|,)\s*(block_size|num_gpu_blocks|kv_cache_size_tokens|enable_prefix_caching)="([^"\\]*)"'
+)
 _ENGINE = re.compile(rb'(?:^|,)\s*engine="(\d{1,6})"')
 _ESCAPE = re.compile(r"\\(.)")
 

@@ -13,6 +13,13 @@ from kvroute.router.fleetwatch.exposition import Reading
 from kvroute.router.fleetwatch.models import Served
 
 
+async def until(done: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait until something becomes true that nobody announces."""
+    async with asyncio.timeout(seconds):
+        while not done():  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
+
+
 class FakeEngine:
     """Answers /health, /v1/models, /version and /metrics as vLLM does. Change its attributes to make it misbehave."""
 

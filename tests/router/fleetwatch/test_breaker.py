@@ -77,7 +77,7 @@ def test_stale_good_news_does_not_end_an_ejection() -> None:
     breaker.request_succeeded()
     breaker.begin_trial(1.0)
     assert not breaker.check_succeeded(1.1)
-    assert breaker.state is State.EJECTED
+    assert not breaker.healthy
     breaker.begin_trial(breaker.retry_at)
     assert breaker.state is State.TRIAL
     assert breaker.check_succeeded(2.0)
