@@ -36,7 +36,7 @@ def _frames() -> Iterator[tuple[str, list[bytes]]]:
 @pytest.mark.skipif(not CAPTURES.exists(), reason="the captures are not here")
 def test_every_captured_batch_is_encoded_to_the_same_bytes() -> None:
     """Decoding a captured payload and encoding it again changes no byte: order, widths and nils are vLLM's."""
-    seen = set()
+    seen: set[str] = set()
     for name, (_, sequence, payload) in _frames():
         batch = decode_batch(payload)
         assert encode_batch(batch) == payload, f"{name} {int.from_bytes(sequence, 'big')}"
