@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
@@ -71,7 +72,10 @@ class JsonLines(logging.Formatter):
             line.setdefault(key, value)
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        try:
+            return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        except TypeError:  # lone surrogates, which JSON bodies may carry
+            return json.dumps(line, default=str)
 
 
 class SeldomLog:
@@ -122,4 +126,4 @@ def _plain(value: Any) -> str:
     text = str(value)
     if text and all(character.isprintable() and character not in ' "=' for character in text):
         return text
-    return orjson.dumps(text).decode()
+    return json.dumps(text)

@@ -99,7 +99,7 @@ class Metrics:
         for piece in self.pieces():
             pieces.append(piece)
             await asyncio.sleep(0)
-        return "".join(pieces).encode() + generate_latest(self._process)
+        return "".join(pieces).encode("utf-8", "replace") + generate_latest(self._process)
 
     def pieces(self) -> Iterator[str]:
         """The page's text without the `process_` metrics; each piece takes well under a millisecond to make."""
