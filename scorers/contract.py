@@ -90,7 +90,7 @@ class Candidates:
     """The replicas one request may go to, as read-only columns: index i names the same replica in each.
 
     Every array has shape (n,). `table` is the (len(Column), n) float64 array behind the named columns, for scorers
-    that want several at once.
+    that want several at once. The arrays given are made read-only here: give a view of what others write to.
     """
 
     __slots__ = ("_prefill_seconds", "adapter_resident", "hit_tokens", "labels", "names", "table", "tokens")
@@ -116,6 +116,8 @@ class Candidates:
         self.adapter_resident = adapter_resident
         """1.0 where the request's LoRA adapter is loaded, else 0.0; None when the request names no adapter."""
         self._prefill_seconds: Floats | None = None
+        table.flags.writeable = False
+        hit_tokens.flags.writeable = False
 
     def __len__(self) -> int:
         return len(self.names)
@@ -134,6 +136,7 @@ class Candidates:
             self._prefill_seconds = miss * (
                 table[Column.SECONDS_PER_TOKEN] + table[Column.SECONDS_PER_QUADRATIC] * (self.hit_tokens + 0.5 * miss)
             )
+            self._prefill_seconds.flags.writeable = False
         return self._prefill_seconds
 
     @property

@@ -131,7 +131,10 @@ def check_policy(policy: Policy | Callable[[], Policy]) -> None:
     one, other = np.random.default_rng(7), np.random.default_rng(7)
     for now, (asked, given) in enumerate(_cases()):
         before = _frozen(given)
-        index = first.choose(asked, given, float(now), one)
+        try:
+            index = first.choose(asked, given, float(now), one)
+        except Exception as error:
+            raise AssertionError(f"choose raised {type(error).__name__}: {error}") from error
         _claim(_frozen(given) == before, "choose changed the candidates it was given")
         try:
             whole = operator.index(index)
@@ -162,13 +165,16 @@ def _cases() -> list[tuple[Request, Candidates]]:
 
 def _check_seconds(scorer: Scorer, asked: Request, given: Candidates) -> None:
     before = _frozen(given)
-    answer = scorer.seconds(asked, given, 1.0)
+    try:
+        answer = scorer.seconds(asked, given, 1.0)
+    except Exception as error:
+        raise AssertionError(f"seconds raised {type(error).__name__}: {error}") from error
     _claim(_frozen(given) == before, "seconds changed the candidates it was given")
     fault = wrong_seconds(answer, len(given))
     _claim(fault is None, f"seconds {fault} (at {len(given)} candidates)")
+    for lent in (given.table, given.hit_tokens, given.prefill_seconds):
+        _claim(not np.may_share_memory(answer, lent), "seconds returned an array of the candidates': return a copy")
     kept: Floats = answer.copy()
-    answer += 1.0  # as the pipeline may: what is returned must belong to the caller
-    _claim(_frozen(given) == before, "seconds returned an array of the candidates': return a copy")
     again = scorer.seconds(asked, given, 1.0)
     _claim(np.array_equal(kept, again), "the same input gave two different answers")
     order = np.random.default_rng(21).permutation(len(given)).tolist()

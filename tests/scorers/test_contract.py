@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from kvroute.scorers.contract import Column
+import numpy as np
+import pytest
+
+from kvroute.scorers.contract import Candidates, Column
 from kvroute.scorers.testing import candidates
 
 
@@ -32,3 +35,14 @@ def test_the_columns_stand_in_the_order_that_the_fused_sum_unpacks() -> None:
         "OUTPUT_TOKENS", "STEP_SECONDS", "ADAPTER_SECONDS", "ROLE", "CHOSEN", "BASE_SECONDS",
     ]  # fmt: skip
     assert [int(column) for column in Column] == list(range(18))
+
+
+def test_what_is_shown_is_read_only_and_the_owner_still_writes() -> None:
+    """No plugin can change the fleet's own columns through the view that it is shown."""
+    fleet = np.zeros((len(Column), 8))
+    given = Candidates(("a", "b"), fleet[:, :2], np.zeros(2), 100)
+    for array in (given.table, given.hit_tokens, given.prefill_seconds, given.column(Column.BUSY)):
+        with pytest.raises(ValueError, match="read-only"):
+            array += 1.0
+    fleet[Column.BUSY] = 0.5
+    assert given.column(Column.BUSY).tolist() == [0.5, 0.5]

@@ -49,6 +49,12 @@ class Careless(Sound):
         return np.zeros(len(candidates))
 
 
+class Retiring(Sound):
+    def seconds(self, request: Request, candidates: Candidates, now: float) -> Floats:
+        candidates.tokens += 1
+        return np.zeros(len(candidates))
+
+
 class Lending(Sound):
     def seconds(self, request: Request, candidates: Candidates, now: float) -> Floats:
         return candidates.column(Column.BUSY)
@@ -84,7 +90,8 @@ class Elsewhere(Sound):
         (Single, "seconds returned dtype float32, not float64"),
         (Unsure, "seconds returned NaN"),
         (Generous, "seconds returned a negative number of seconds"),
-        (Careless, "seconds changed the candidates it was given"),
+        (Careless, "seconds raised ValueError: .*read-only"),
+        (Retiring, "seconds changed the candidates it was given"),
         (Lending, "return a copy"),
         (Restless, "the same input gave two different answers"),
         (Positional, "depends on the order of the candidates"),
@@ -129,6 +136,12 @@ class Meddling(First):
         return 0
 
 
+class Renaming(First):
+    def choose(self, request: Request, candidates: Candidates, now: float, rng: np.random.Generator) -> int:
+        candidates.names = [name.upper() + "!" for name in candidates.names]
+        return 0
+
+
 class Whimsical(First):
     def choose(self, request: Request, candidates: Candidates, now: float, rng: np.random.Generator) -> int:
         return int(np.random.default_rng().integers(len(candidates)))
@@ -143,7 +156,8 @@ class Mute:
     [
         (Beyond, "choose returned 1 for 1 candidates"),
         (Halfway, "choose must return an int, not float"),
-        (Meddling, "choose changed the candidates it was given"),
+        (Meddling, "choose raised ValueError: .*read-only"),
+        (Renaming, "choose changed the candidates it was given"),
         (Whimsical, "the same requests and seed gave"),
         (Mute, "a policy needs a method choose"),
     ],
