@@ -12,11 +12,19 @@ import msgspec
 import numpy as np
 import orjson
 
-_WORDS = "amber basin cedar delta ember fjord grove haven inlet jetty kelp larch maple north ocean pine".split()  # noqa: SIM905
+_WORDS = (
+    "a about after all and are as at be been before between but by can could day did do each find first for from "
+    "get go good great had has have he her here him his house how if in into is it just know large last life like "
+    "little long look make man many may me more most much must my never new no not now number of off old on one "
+    "only or other our out over own part people place right said same saw say see she should small so some still "
+    "such take than that the their them then there these they thing think this those three through time to too "
+    "two under up us use very want was water way we well went were what when where which while who why will with "
+    "without word work world would write year you your"
+)
 
 
 class ChatShape(msgspec.Struct, frozen=True, kw_only=True):
-    """How the users talk. A word is about one token."""
+    """How the users talk. A word of English is a little more than one token."""
 
     users: int = 24
     turns: int = 8
@@ -136,4 +144,4 @@ def _delta(line: bytes) -> str:
 
 
 def _text(rng: random.Random, words: int) -> str:
-    return " ".join(rng.choices(_WORDS, k=words))
+    return " ".join(rng.choices(_WORDS.split(), k=words))

@@ -11,19 +11,19 @@ import orjson
 
 VOCABULARY = 131072
 """Token ids are below this."""
-LONGEST_TOKEN = 7
+LONGEST_TOKEN = 6
 """No token stands for more characters."""
 START, END = 1, 2
 """The special tokens around each chat message."""
 _FIRST = 16
 """Ids below are special."""
-_PIECE = re.compile(r" ?[^\W_]{1,6}|[^\w\s]{1,3}|\s|_", re.UNICODE)
+_PIECE = re.compile(r" ?\w{1,5}| ?[^\w\s]{1,4}|\s{1,4}")
 _REMEMBERED = 200_000
 """Pieces whose id is kept; more are hashed each time."""
 
 _WORDS = (
-    "amber basin cedar delta ember fjord grove haven inlet jetty kelp larch maple north ocean pine quartz river "
-    "stone tide under valley willow xenon yarrow zenith alder birch copper drift elm flint"
+    "bay birk cave clay cove dale dune fern weir ford glen gulf hill isle jade kelp lake lava lime marl mesa mist moor "
+    "opal peak pine reef rill sand tarn tide wood"
 )
 
 
