@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 VIRTUAL_NODES = 256
 """Points of one replica on the ring: enough that shares differ by a few per cent."""
 _KEPT_RINGS = 64
+_KEPT_NAMES = 4096
 _MASK = (1 << 64) - 1
 
 
@@ -59,6 +60,7 @@ class Rings:
             ring = self._build(key)
             if len(self._rings) >= _KEPT_RINGS:
                 self._rings.clear()
+            if len(self._points) >= _KEPT_NAMES:
                 self._points.clear()
             self._rings[key] = ring
         return ring

@@ -7,9 +7,13 @@ import inspect
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import msgspec
 import pytest
+import yaml
 
-from kvroute.scorers.plugins import POLICIES, SCORERS
+from kvroute.router.config import Config
+from kvroute.scorers.pipeline import Pipeline
+from kvroute.scorers.plugins import POLICIES, SCORERS, load_policy
 
 PAGE = Path(__file__).parents[2] / "docs" / "scorers.md"
 
@@ -19,6 +23,17 @@ def test_the_examples_run() -> None:
     failed, tried = doctest.testfile(str(PAGE), module_relative=False)
     assert tried > 20
     assert failed == 0
+
+
+def test_the_configuration_loads() -> None:
+    """The YAML on the page gives the weights that it names."""
+    block = PAGE.read_text().split("```yaml\n")[1].split("```")[0]
+    policy = load_policy(msgspec.convert(yaml.safe_load(block), Config).policy_spec())
+    assert isinstance(policy, Pipeline)
+    weights = {one.name: one.weight for one in policy.scorers}
+    assert weights["interference"] == 2.0
+    assert "wait" not in weights
+    assert "queue" in weights
 
 
 @pytest.mark.parametrize("group", [SCORERS, POLICIES])
