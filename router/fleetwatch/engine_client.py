@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import ssl
 
 import aiohttp
@@ -58,7 +59,7 @@ class EngineClient:
             async with self._open().get(url, timeout=limits, ssl=self._tls or True, allow_redirects=False) as answer:
                 return answer.status, await _read(answer)
         except aiohttp.ClientConnectorError as error:
-            raise Unreachable(f"cannot connect: {error}", refused=_refused(error)) from error
+            raise _no_connection(error) from error
         except TimeoutError as error:
             raise Unreachable(f"no answer to GET {path} within {timeout:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -79,9 +80,12 @@ class EngineClient:
         return self._session
 
 
-def _refused(error: aiohttp.ClientConnectorError) -> bool:
-    """Whether the host itself said no; a failed name look-up or certificate says nothing about the engine's process."""
-    return isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ECONNREFUSED, errno.EHOSTUNREACH)
+def _no_connection(error: aiohttp.ClientConnectorError) -> Unreachable:
+    """Only the host's own no is a refusal; a failed name look-up or certificate tells nothing of the engine."""
+    cause = error.__cause__
+    if isinstance(cause, OSError) and cause.errno in (errno.ECONNREFUSED, errno.EHOSTUNREACH):
+        return Unreachable(f"cannot connect: {os.strerror(cause.errno).lower()}", refused=True)
+    return Unreachable(f"cannot connect: {error}")
 
 
 async def _read(answer: aiohttp.ClientResponse) -> bytes:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import msgspec
 
 from kvroute.router.dataplane.contract import Endpoint
+from kvroute.router.fleetwatch.background import run_in_background
 from kvroute.router.fleetwatch.breaker import Breaker, Limits, State
 from kvroute.router.fleetwatch.engine_client import EngineClient, Unreachable
 
@@ -64,7 +65,7 @@ class Health:
         """Start checking, at once. Adding twice does nothing."""
         if endpoint not in self._watched:
             watched = self._watched[endpoint] = _Watched(self._settings.limits)
-            watched.task = asyncio.create_task(self._loop(endpoint, watched), name=f"health {endpoint.name}")
+            watched.task = run_in_background(self._loop(endpoint, watched), f"health {endpoint.name}")
 
     def remove(self, endpoint: Endpoint) -> None:
         """Stop checking; nothing more is told about it."""

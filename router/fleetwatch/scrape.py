@@ -12,6 +12,7 @@ from typing import Protocol
 import msgspec
 
 from kvroute.router.dataplane.contract import Endpoint
+from kvroute.router.fleetwatch.background import run_in_background
 from kvroute.router.fleetwatch.engine_client import EngineClient, Unreachable
 from kvroute.router.fleetwatch.exposition import Reading, parse_metrics, restarted
 
@@ -75,13 +76,19 @@ class Scraper:
         """Start scraping; the first scrape comes after one interval. Adding twice does nothing."""
         watched = self._known(endpoint)
         if watched.task is None:
-            watched.task = asyncio.create_task(self._loop(endpoint, watched), name=f"scrape {endpoint.name}")
+            watched.task = run_in_background(self._loop(endpoint, watched), f"scrape {endpoint.name}")
+
+    def pause(self, endpoint: Endpoint) -> None:
+        """Stop scraping until the next `add`, and keep the last readings to tell a restart by."""
+        watched = self._watched.get(endpoint)
+        if watched is not None and watched.task is not None:
+            watched.task.cancel()
+            watched.task = None
 
     def remove(self, endpoint: Endpoint) -> None:
         """Stop scraping and forget the last readings."""
-        watched = self._watched.pop(endpoint, None)
-        if watched is not None and watched.task is not None:
-            watched.task.cancel()
+        self.pause(endpoint)
+        self._watched.pop(endpoint, None)
 
     def last(self, endpoint: Endpoint) -> list[Reading]:
         """The newest readings, empty before the first."""

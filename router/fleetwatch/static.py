@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kvroute.router.errors import ConfigError
 from kvroute.router.fleetwatch.backend import Backend, check_distinct, parse_backend
+from kvroute.router.fleetwatch.background import run_in_background
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class BackendsFile:
         """Read it now and follow it from here on. Raises ConfigError when this first reading fails."""
         self._stamp = _stamp(self._path)
         backends = read_backends(self._path)
-        self._task = asyncio.create_task(self._follow(), name=f"follow {self._path}")
+        self._task = run_in_background(self._follow(), f"follow {self._path}")
         return backends
 
     async def close(self) -> None:

@@ -13,6 +13,7 @@ import msgspec
 
 from kvroute.router.dataplane.contract import Endpoint
 from kvroute.router.fleetwatch.backend import Backend
+from kvroute.router.fleetwatch.background import run_in_background
 from kvroute.router.fleetwatch.engine_client import EngineClient, Unreachable
 from kvroute.router.fleetwatch.exposition import Reading
 from kvroute.router.fleetwatch.health import Health, HealthSettings
@@ -161,8 +162,9 @@ class Watch:
         if member is None:
             return
         self._stop(member)
+        self.scraper.pause(endpoint)  # so that a restart is found on recovery, and told with it
         if healthy:
-            member.task = asyncio.create_task(self._serve(endpoint, member), name=f"watch {endpoint.name}")
+            member.task = run_in_background(self._serve(endpoint, member), f"watch {endpoint.name}")
         elif member.up:
             member.up = False
             member.process_lost = True
