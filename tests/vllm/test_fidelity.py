@@ -25,7 +25,7 @@ ANSWERED: dict[str, tuple[str, object]] = {
     "completion, one token": ("/v1/completions", COMPLETION | {"max_tokens": 1}),
     "completion, log-probabilities": ("/v1/completions", COMPLETION | {"logprobs": 2}),
     "completion, echo": ("/v1/completions", COMPLETION | {"echo": True}),
-    "completion, three answers": ("/v1/completions", COMPLETION | {"n": 3}),
+    "completion, three answers": ("/v1/completions", COMPLETION | {"n": 3, "temperature": 0.8}),
     "completion, list of prompts": ("/v1/completions", COMPLETION | {"prompt": ["one", "two", "three"]}),
     "completion, token ids": ("/v1/completions", COMPLETION | {"prompt": [5, 6, 7, 8]}),
     "completion, no model named": ("/v1/completions", {"prompt": PROMPT, "max_tokens": 4, "temperature": 0}),
