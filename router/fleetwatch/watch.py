@@ -67,7 +67,7 @@ class WatchSettings(msgspec.Struct, frozen=True):
 class _Member:
     """One listed engine."""
 
-    __slots__ = ("backend", "joined", "process_lost", "served", "task", "up")
+    __slots__ = ("backend", "joined", "obstacle", "process_lost", "served", "task", "up")
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
@@ -77,6 +77,8 @@ class _Member:
         """The listener believes that it answers."""
         self.process_lost = False
         """Nobody listened there since it was up: without other evidence it has restarted."""
+        self.obstacle = "not asked for its models yet"
+        """Why it cannot join although its health is good."""
         self.task: asyncio.Task[None] | None = None
 
 
@@ -128,7 +130,7 @@ class Watch:
     def missing(self) -> list[tuple[Backend, str]]:
         """Backends that do not serve at this moment, each with the reason."""
         return [
-            (member.backend, "starting" if self.health.healthy(endpoint) else self.health.state(endpoint)[1])
+            (member.backend, member.obstacle if self.health.healthy(endpoint) else self.health.state(endpoint)[1])
             for endpoint, member in self._members.items()
             if not member.up
         ]
@@ -211,6 +213,7 @@ class Watch:
             try:
                 return await self._discover(endpoint, member)
             except Unreachable as error:
+                member.obstacle = str(error)
                 if not complained:
                     log.warning("%s cannot join yet: %s", endpoint.name, error)
                     complained = True
