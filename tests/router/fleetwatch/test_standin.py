@@ -61,7 +61,7 @@ async def joins(engine: StandInEngine, key: str | None, journal: Journal) -> str
     client = EngineClient(key)
     watch = Watch(client, journal, SETTINGS, rng=random.Random(1))
     watch.set_backends([Backend(Endpoint("127.0.0.1", engine.port))])
-    await until(lambda: not watch.missing() or "answered" in watch.missing()[0][1])
+    await until(lambda: not watch.missing() or "answered 4" in watch.missing()[0][1])
     obstacle = watch.missing()[0][1] if watch.missing() else ""
     await watch.close()
     await client.close()
