@@ -77,7 +77,7 @@ def build(replicas: int, policy: Policy) -> Deciding:
     for number in range(replicas):
         name = f"10.0.0.{number}:8000"
         replica = fleet.join(Spec(name=name, endpoint=name, models=("m",)), 0.0)
-        fleet.table[Column.CAPACITY_TOKENS, replica.row] = CAPACITY_TOKENS
+        fleet.write(replica, Column.CAPACITY_TOKENS, CAPACITY_TOKENS)
         deciding.occupancy.set_capacity(replica.row, CAPACITY_TOKENS)
         fleet.move(replica, State.READY)
     return deciding

@@ -11,12 +11,12 @@ import numpy as np
 from kvroute.router.config import Config
 from kvroute.router.control.contract import CandidateCost, Explanation, ReplicaStatus, ScorerSeconds
 from kvroute.router.core.decide import Reason
-from kvroute.router.core.estimate import start_seconds
 from kvroute.router.core.fleet import Pool, Replica
 from kvroute.router.local import LocalPaths
 from kvroute.router.membership import Member, Membership
 from kvroute.router.traffic import Traffic
 from kvroute.scorers.contract import Candidates, Column, Floats, Request
+from kvroute.scorers.fused import predicted_start
 from kvroute.scorers.pipeline import Pipeline
 
 
@@ -104,12 +104,9 @@ class Facade:
         if isinstance(policy, Pipeline):
             parts = policy.breakdown(request, candidates, now)
             kinds = {one.name: (one.scorer.part, one.weight) for one in policy.scorers}
-        table = self._traffic.deciding.fleet.table
         costs = []
         for i, replica in enumerate(pool.replicas):
             hit = float(candidates.hit_tokens[i])
-            resident = None if candidates.adapter_resident is None else bool(candidates.adapter_resident[i])
-            base = float(table[Column.BASE_SECONDS, replica.row])
             scorers = tuple(
                 ScorerSeconds(name, kinds[name][0], _finite(float(seconds[i])), kinds[name][1])
                 for name, seconds in parts.items()
@@ -119,7 +116,7 @@ class Facade:
                     name=replica.name,
                     chosen=i == chosen,
                     total_seconds=_finite(sum(float(seconds[i]) for seconds in parts.values())) if parts else None,
-                    predicted_ttft=base + start_seconds(table, replica.row, hit, request.tokens, resident=resident),
+                    predicted_ttft=replica.cells[Column.BASE_SECONDS] + predicted_start(request, candidates, i),
                     hit_tokens=int(hit),
                     scorers=scorers,
                 )
@@ -132,7 +129,7 @@ class Facade:
 
     def _status(self, member: Member, replica: Replica) -> ReplicaStatus:
         deciding = self._traffic.deciding
-        cell = deciding.fleet.table[:, replica.row].tolist()
+        cell = replica.cells
         rate = deciding.estimate.rate(replica)
         queue = cell[Column.QUEUED_TOKENS] * cell[Column.SECONDS_PER_TOKEN] + cell[Column.OUTSIDE_SECONDS]
         return ReplicaStatus(

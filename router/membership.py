@@ -216,7 +216,7 @@ class Membership:
         if before is not None:
             self._learn(replica, cached, before, reading)
         if reading.capacity_tokens:
-            deciding.fleet.table[Column.CAPACITY_TOKENS, replica.row] = reading.capacity_tokens
+            deciding.fleet.write(replica, Column.CAPACITY_TOKENS, reading.capacity_tokens)
         self._believe(replica, cached, reading)
         self._outside.read(replica, reading.running or 0.0, reading.waiting or 0.0, self.mean_miss_tokens)
         if reading.max_adapters:

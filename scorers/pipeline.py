@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
 
 import msgspec
 import numpy as np
@@ -24,6 +25,10 @@ FEW = 16
 """Up to this many candidates a Python loop is quicker than numpy."""
 
 OURS = "kvroute"
+
+
+ChooseFew: TypeAlias = Callable[[Request, list[float], list[list[float]], "Floats | None"], int]
+"""(request, tokens held per candidate, each candidate's column of the table, adapter residency) -> index or -1."""
 
 
 class Weighted(msgspec.Struct, frozen=True):
@@ -67,12 +72,16 @@ class Pipeline:
 
     def choose(self, request: Request, candidates: Candidates, now: float, rng: np.random.Generator) -> int:
         """Index of the cheapest candidate, or -1 when each costs inf."""
-        if len(candidates.names) <= FEW and not self._extras:
-            hits = candidates.hit_tokens.tolist()
-            rows = candidates.table.T.tolist()
-            totals = self._fused.of_rows(request, candidates.tokens, hits, rows, candidates.adapter_resident)
-            return pick_of_rows(totals, hits, rows)
         return pick(self.totals(request, candidates, now), candidates)
+
+    @property
+    def choose_few(self) -> ChooseFew | None:
+        """`choose` for a few candidates given as lists, without numpy; None where a scorer needs the columns."""
+        return None if self._extras else self._choose_few
+
+    def _choose_few(self, request: Request, hits: list[float], rows: list[list[float]], resident: Floats | None) -> int:
+        totals = self._fused.of_rows(request, request.tokens, hits, rows, resident)
+        return pick_of_rows(totals, hits, rows)
 
     def totals(self, request: Request, candidates: Candidates, now: float) -> Floats:
         """The weighted sum for each candidate, shape (n,) [seconds]."""

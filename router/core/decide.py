@@ -8,14 +8,17 @@ import enum
 import msgspec
 import numpy as np
 
-from kvroute.router.core.estimate import Estimate, start_seconds
+from kvroute.router.core.estimate import Estimate
 from kvroute.router.core.fleet import Fleet, Pool, Replica, State
 from kvroute.router.core.index import Index
 from kvroute.router.core.ledger import Lease, Ledger
 from kvroute.router.core.occupancy import Occupancy
 from kvroute.scorers.contract import Candidates, Column, Floats, Policy, Request
+from kvroute.scorers.fused import START
+from kvroute.scorers.pipeline import FEW
 
 NOBODY: frozenset[str] = frozenset()
+_BASE = int(Column.BASE_SECONDS)
 
 
 class Reason(enum.Enum):
@@ -52,6 +55,8 @@ class Deciding:
         self.ledger = Ledger(fleet, self.occupancy, self.estimate)
         self._rng = rng
         self._held: Floats = np.zeros(8)
+        # Built-in sums choose among few replicas without numpy: half the cost of a decision.
+        self._choose_few = getattr(policy, "choose_few", None)
         self._on_decided = getattr(policy, "on_decided", None)
         self._on_settled = getattr(policy, "on_settled", None)
 
@@ -60,11 +65,15 @@ class Deciding:
         pool = self._pool(request, tried)
         if isinstance(pool, Reason):
             return pool
+        if self._choose_few is not None and pool.size <= FEW:
+            hits = self._few_hits(request, pool, now)
+            index = self._choose_few(request, hits, pool.cells, pool.adapter_resident)
+            return Reason.EXCLUDED if index < 0 else self._reserve(request, pool, hits, index, now)
         candidates = self.candidates(request, pool, now)
         index = self.policy.choose(request, candidates, now, self._rng)
         if index < 0:
             return Reason.EXCLUDED
-        decision = self._reserve(request, pool, candidates, index, now)
+        decision = self._reserve(request, pool, candidates.hit_tokens.tolist(), index, now)
         if self._on_decided is not None:
             self._on_decided(request, candidates, index, now)
         return decision
@@ -72,7 +81,7 @@ class Deciding:
     def at(self, request: Request, replica: Replica, now: float) -> Decision:
         """Reserve at a given replica, for requests that must go there (a stored response's id)."""
         pool = Pool((replica,), "")
-        return self._reserve(request, pool, self.candidates(request, pool, now), 0, now)
+        return self._reserve(request, pool, self._few_hits(request, pool, now), 0, now)
 
     def settle(
         self, request: Request, decision: Decision, now: float, *, completed: bool, output_tokens: int = 0
@@ -89,16 +98,25 @@ class Deciding:
         fleet = self.fleet
         self.ledger.advance(now)
         fleet.advance(now)
+        table = fleet.table
         if self._held.shape[0] < fleet.rows:
-            self._held = np.zeros(fleet.table.shape[1])
+            self._held = np.zeros(table.shape[1])
         self.index.lookup(request.keys, self._held)
         if pool.contiguous:
-            table, held = fleet.table[:, : pool.size], self._held[: pool.size]
+            table, held = table[:, : pool.size], self._held[: pool.size]
         else:
-            table, held = fleet.table[:, pool.rows], self._held[pool.rows]
+            table, held = table[:, pool.rows], self._held[pool.rows]
         hits = held * request.block_tokens
         np.minimum(hits, request.tokens, out=hits)
         return Candidates(pool.names, table, hits, request.tokens, pool.labels, pool.adapter_resident)
+
+    def _few_hits(self, request: Request, pool: Pool, now: float) -> list[float]:
+        """Tokens that each replica of a small pool is believed to hold, without numpy."""
+        self.ledger.advance(now)
+        self.fleet.advance(now)
+        hits = self.index.depths(request.keys, pool.row_list)
+        block, tokens = request.block_tokens, request.tokens
+        return [held * block if held * block < tokens else float(tokens) for held in hits]
 
     def pool(self, request: Request) -> Pool | Reason:
         """The ready replicas that serve the request's model."""
@@ -108,8 +126,7 @@ class Deciding:
         """The replica's engine restarted or left: its cache and what was learnt of its speed are gone."""
         self.occupancy.drop(replica.row)
         self.estimate.forget(replica)
-        self.fleet.table[Column.ACTIVE_TOKENS, replica.row] = 0.0
-        self.fleet.table[Column.CACHED_TOKENS, replica.row] = 0.0
+        self.fleet.weigh(replica, 0.0, 0.0)
 
     def _pool(self, request: Request, tried: frozenset[str]) -> Pool | Reason:
         name = request.adapter or request.model
@@ -122,14 +139,15 @@ class Deciding:
             return pool if pool.size else Reason.ALL_TRIED
         return pool if pool.size else Reason.NOT_READY
 
-    def _reserve(self, request: Request, pool: Pool, candidates: Candidates, index: int, now: float) -> Decision:
+    def _reserve(self, request: Request, pool: Pool, hits: list[float], index: int, now: float) -> Decision:
         replica = pool.replicas[index]
-        hits = candidates.hit_tokens
-        hit = float(hits[index])
-        resident = None if pool.adapter_resident is None else bool(pool.adapter_resident[index])
-        start = start_seconds(self.fleet.table, replica.row, hit, request.tokens, resident=resident)
-        predicted = start + float(self.fleet.table[Column.BASE_SECONDS, replica.row])
-        miss = max(request.tokens - hit, 1.0)
+        hit = hits[index]
+        resident = None if pool.adapter_resident is None else pool.adapter_resident[index : index + 1]
+        start = START.of_rows(request, request.tokens, [hit], [replica.cells], resident)[0]
+        predicted = start + replica.cells[_BASE]
+        miss = request.tokens - hit
+        if miss < 1.0:  # the engine computes the end of a full hit again
+            miss = 1.0
         pin = self.occupancy.reserve(replica.row, request.keys, request.block_tokens, request.tokens)
         lease = Lease(
             replica,
@@ -143,4 +161,4 @@ class Deciding:
             now,
         )
         self.ledger.open(lease, predicted)
-        return Decision(replica, lease, hit, float(hits.max()), predicted)
+        return Decision(replica, lease, hit, max(hits), predicted)

@@ -122,8 +122,7 @@ class Estimate:
     def output(self, replica: Replica, tokens: int) -> None:
         """A reply reported its completion tokens."""
         self.output_tokens += 0.05 * (tokens - self.output_tokens)
-        cell = self._fleet.table[Column.OUTPUT_TOKENS]
-        cell[replica.row] += 0.05 * (tokens - cell[replica.row])
+        self._fleet.add(replica, Column.OUTPUT_TOKENS, 0.05 * (tokens - replica.cells[Column.OUTPUT_TOKENS]))
 
     def _spread(self, prior: float) -> None:
         """Replicas without a fit follow the prior, else the unknown ones would look fast beside slow known ones."""
@@ -145,38 +144,5 @@ class Estimate:
             own = min(max(rate.factor, prior / SPREAD), prior * SPREAD)
             factor = math.exp(trust * math.log(own) + (1.0 - trust) * math.log(prior))
         replica.slow = factor
-        self._fleet.table[Column.BASE_SECONDS, replica.row] = base
+        self._fleet.write(replica, Column.BASE_SECONDS, base)
         self._fleet.refresh_rate(replica)
-
-
-def waiting_seconds(active: float, need: float, capacity: float, over: float, slots: float, turn: float) -> float:
-    """Seconds until KV room or a slot: max(tokens lacking / tokens in use, requests over / limit) * `turn`.
-
-    `turn` = mean output length x step time [s]. Unknown limits are inf and cost nothing.
-    """
-    room = (active + need - capacity) / active if active > 0.0 and active + need > capacity else 0.0
-    slot = over / slots if over > 0.0 else 0.0
-    return max(room, slot) * turn
-
-
-def start_seconds(table: Floats, row: int, hit_tokens: float, tokens: int, *, resident: bool | None) -> float:
-    """Predicted TTFT at one replica without its constant: queue + wait + own prefill (+ adapter) [s]."""
-    cell = table[:, row].tolist()
-    miss = max(tokens - hit_tokens, 1.0)
-    quadratic = miss * (hit_tokens + 0.5 * miss)
-    queue = (
-        cell[Column.QUEUED_TOKENS] * cell[Column.SECONDS_PER_TOKEN]
-        + cell[Column.QUEUED_QUADRATIC] * cell[Column.SECONDS_PER_QUADRATIC]
-        + cell[Column.OUTSIDE_SECONDS]
-    )
-    own = miss * cell[Column.SECONDS_PER_TOKEN] + quadratic * cell[Column.SECONDS_PER_QUADRATIC]
-    wait = waiting_seconds(
-        cell[Column.ACTIVE_TOKENS],
-        miss,
-        cell[Column.CAPACITY_TOKENS],
-        cell[Column.REQUESTS] + 1.0 - cell[Column.SLOTS],
-        cell[Column.SLOTS],
-        cell[Column.OUTPUT_TOKENS] * cell[Column.STEP_SECONDS],
-    )
-    adapter = cell[Column.ADAPTER_SECONDS] if resident is False else 0.0
-    return float(queue + own + wait + adapter)

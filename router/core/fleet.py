@@ -1,4 +1,8 @@
-"""The replicas: identity, role, life cycle, and their load as numpy columns."""
+"""The replicas: identity, role, life cycle, and their load.
+
+Each replica's load is a list of floats, which one request changes at a tenth of the cost of array elements; `table`
+shows all of them as numpy columns, brought up to date when somebody looks.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,19 @@ BUSY_SECONDS = 30.0
 """Time constant of `Column.BUSY`."""
 BUSY_REFRESH_SECONDS = 0.1
 """How stale BUSY may be at a decision: at most 0.33 % off."""
+
+
+# Plain ints: an enum member costs more to use as an index than the addition it is for.
+_QUEUED, _QUADRATIC, _REQUESTS = int(Column.QUEUED_TOKENS), int(Column.QUEUED_QUADRATIC), int(Column.REQUESTS)
+_DECODING, _BUSY, _CHOSEN, _ACTIVE = (
+    int(Column.DECODING),
+    int(Column.BUSY),
+    int(Column.CHOSEN),
+    int(Column.ACTIVE_TOKENS),
+)
+_CACHED, _PER_TOKEN = int(Column.CACHED_TOKENS), int(Column.SECONDS_PER_TOKEN)
+_PER_QUADRATIC, _STEP = int(Column.SECONDS_PER_QUADRATIC), int(Column.STEP_SECONDS)
+_WIDTH = len(Column)
 
 
 class State(enum.Enum):
@@ -57,13 +74,14 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Replica:
-    """A member of the fleet. Its numbers stand in column `row` of `Fleet.table`."""
+    """A member of the fleet. `cells` are its numbers, indexed by `Column`; change them through the fleet."""
 
-    __slots__ = ("busy_at", "open", "pending", "resident", "row", "slow", "spec", "state")
+    __slots__ = ("busy_at", "cells", "open", "pending", "resident", "row", "slow", "spec", "state")
 
     def __init__(self, spec: Spec, row: int, now: float) -> None:
         self.spec = spec
         self.row = row
+        self.cells = [0.0] * _WIDTH
         self.state = State.JOINING
         self.open = 0
         """Leases not yet settled."""
@@ -85,14 +103,17 @@ class Replica:
 class Pool:
     """The ready replicas that serve one model name, fixed until the fleet changes."""
 
-    __slots__ = ("adapter_resident", "contiguous", "labels", "names", "replicas", "rows", "size")
+    __slots__ = ("adapter_resident", "cells", "contiguous", "labels", "names", "replicas", "row_list", "rows", "size")
 
     def __init__(self, replicas: Iterable[Replica], model: str) -> None:
         self.replicas = tuple(sorted(replicas, key=lambda replica: replica.row))
         self.size = len(self.replicas)
         self.names = tuple(replica.name for replica in self.replicas)
         self.labels = tuple(replica.spec.labels for replica in self.replicas)
-        self.rows: NDArray[np.intp] = np.array([replica.row for replica in self.replicas], dtype=np.intp)
+        self.cells = [replica.cells for replica in self.replicas]
+        """The replicas' own lists, which change as their load does."""
+        self.row_list = [replica.row for replica in self.replicas]
+        self.rows: NDArray[np.intp] = np.array(self.row_list, dtype=np.intp)
         self.contiguous = all(replica.row == i for i, replica in enumerate(self.replicas))
         """Rows are 0..size-1: the table needs no gather."""
         self.adapter_resident: Floats | None = None
@@ -114,7 +135,8 @@ class Fleet:
 
     def __init__(self, step: StepTime | None = None, rows: int = 8) -> None:
         self.step = step or StepTime()
-        self.table: Floats = np.zeros((len(Column), rows))
+        self._rows_table: Floats = np.zeros((rows, _WIDTH))
+        self._stale: set[Replica] = set()
         self.version = 0
         """Changes whenever membership or a state does."""
         self._replicas: dict[str, Replica] = {}
@@ -131,6 +153,15 @@ class Fleet:
     def rows(self) -> int:
         """Rows ever used: columns beyond are empty."""
         return self._rows
+
+    @property
+    def table(self) -> Floats:
+        """Every replica's numbers, shape (len(Column), rows): a view of what holds until the next change."""
+        if self._stale:
+            for replica in self._stale:
+                self._rows_table[replica.row] = replica.cells
+            self._stale.clear()
+        return self._rows_table.T
 
     def __iter__(self) -> Iterator[Replica]:
         return iter(self._replicas.values())
@@ -151,13 +182,13 @@ class Fleet:
         if spec.name in self._replicas:
             raise ValueError(f"replica {spec.name} is already in the fleet")
         row = self._free.pop() if self._free else self._new_row()
-        self.table[:, row] = 0.0
-        self.table[Column.CAPACITY_TOKENS, row] = math.inf
-        self.table[Column.SLOTS, row] = spec.slots
-        self.table[Column.ROLE, row] = spec.role
-        self.table[Column.OUTPUT_TOKENS, row] = 128.0
-        self.table[Column.ADAPTER_SECONDS, row] = 1.0
         replica = Replica(spec, row, now)
+        cells = replica.cells
+        cells[Column.CAPACITY_TOKENS] = math.inf
+        cells[Column.SLOTS] = spec.slots
+        cells[Column.ROLE] = float(spec.role)
+        cells[Column.OUTPUT_TOKENS] = 128.0
+        cells[Column.ADAPTER_SECONDS] = 1.0
         self._replicas[spec.name] = replica
         self.refresh_rate(replica)
         self._changed()
@@ -186,9 +217,19 @@ class Fleet:
     def update(self, replica: Replica, spec: Spec) -> None:
         """New models, adapters or labels for a replica that stays where it is."""
         replica.spec = spec
-        self.table[Column.SLOTS, replica.row] = spec.slots
-        self.table[Column.ROLE, replica.row] = spec.role
+        self.write(replica, Column.SLOTS, spec.slots)
+        self.write(replica, Column.ROLE, float(spec.role))
         self._changed()
+
+    def write(self, replica: Replica, column: Column, value: float) -> None:
+        """Write one of a replica's numbers."""
+        replica.cells[column] = value
+        self._stale.add(replica)
+
+    def add(self, replica: Replica, column: Column, value: float) -> None:
+        """Add to one of a replica's numbers."""
+        replica.cells[column] += value
+        self._stale.add(replica)
 
     def set_resident(self, replica: Replica, adapters: frozenset[str] | None) -> None:
         """Which LoRA adapters the replica has on its device now."""
@@ -199,10 +240,10 @@ class Fleet:
     def _new_row(self) -> int:
         row = self._rows
         self._rows += 1
-        if row >= self.table.shape[1]:
-            grown = np.zeros((len(Column), self.table.shape[1] * 2))
-            grown[:, : self.table.shape[1]] = self.table
-            self.table = grown
+        held = self._rows_table
+        if row >= held.shape[0]:
+            self._rows_table = np.zeros((held.shape[0] * 2, _WIDTH))
+            self._rows_table[: held.shape[0]] = held
         return row
 
     def _changed(self) -> None:
@@ -252,50 +293,59 @@ class Fleet:
 
     def begin(self, replica: Replica, tokens: float, quadratic: float, chosen: int, now: float) -> None:
         """A request was promised to the replica: its prefill is queued from now on."""
-        row, table = replica.row, self.table
-        table[Column.QUEUED_TOKENS, row] += tokens
-        table[Column.QUEUED_QUADRATIC, row] += quadratic
-        table[Column.REQUESTS, row] += 1.0
-        table[Column.CHOSEN, row] = chosen
-        replica.open += 1
         if replica.pending == 0:
             self._note_busy(replica, now)
+        cells = replica.cells
+        cells[_QUEUED] += tokens
+        cells[_QUADRATIC] += quadratic
+        cells[_REQUESTS] += 1.0
+        cells[_CHOSEN] = chosen
+        replica.open += 1
         replica.pending += 1
+        self._stale.add(replica)
 
     def prefilled(self, replica: Replica, tokens: float, quadratic: float, sequences: int, now: float) -> None:
         """The request's prefill has ended: it decodes from now on."""
         self._unqueue(replica, tokens, quadratic, now)
-        self.table[Column.DECODING, replica.row] += sequences
+        replica.cells[_DECODING] += sequences
         self.refresh_rate(replica)
 
     def end(self, replica: Replica, now: float, *, queued: tuple[float, float] | None, sequences: int) -> None:
         """The request is over; `queued` are its tokens and quadratic when its prefill had not ended."""
-        row, table = replica.row, self.table
+        cells = replica.cells
         if queued is not None:
             self._unqueue(replica, *queued, now)
         else:
-            table[Column.DECODING, row] -= sequences
+            cells[_DECODING] -= sequences
             self.refresh_rate(replica)
-        table[Column.REQUESTS, row] -= 1.0
+        cells[_REQUESTS] -= 1.0
         replica.open -= 1
         if replica.state is State.GONE:
             self.reclaim(replica)
 
+    def weigh(self, replica: Replica, active_tokens: float, cached_tokens: float) -> None:
+        """What the replica's cache holds now [tokens]."""
+        cells = replica.cells
+        cells[_ACTIVE] = active_tokens
+        cells[_CACHED] = cached_tokens
+        self._stale.add(replica)
+
     def _unqueue(self, replica: Replica, tokens: float, quadratic: float, now: float) -> None:
-        row, table = replica.row, self.table
-        table[Column.QUEUED_TOKENS, row] -= tokens
-        table[Column.QUEUED_QUADRATIC, row] -= quadratic
+        cells = replica.cells
+        cells[_QUEUED] -= tokens
+        cells[_QUADRATIC] -= quadratic
         if replica.pending == 1:
             self._note_busy(replica, now)
         replica.pending -= 1
+        self._stale.add(replica)
 
     def _note_busy(self, replica: Replica, now: float) -> None:
         """Bring BUSY up to `now` under the state that held until now: called just before `pending` changes."""
-        gone = math.exp((replica.busy_at - now) / BUSY_SECONDS)
         busy = 1.0 if replica.pending else 0.0
-        cell = self.table[Column.BUSY]
-        cell[replica.row] = busy + (cell[replica.row] - busy) * gone
+        cells = replica.cells
+        cells[_BUSY] = busy + (cells[_BUSY] - busy) * math.exp((replica.busy_at - now) / BUSY_SECONDS)
         replica.busy_at = now
+        self._stale.add(replica)
 
     def advance(self, now: float) -> None:
         """Bring every replica's BUSY near `now`."""
@@ -307,9 +357,9 @@ class Fleet:
 
     def refresh_rate(self, replica: Replica) -> None:
         """Recompute what depends on the replica's decodes: its prefill rate and its step time."""
-        row, table, step, slow = replica.row, self.table, self.step, replica.slow
-        decoding = float(table[Column.DECODING, row])
-        kv_tokens = float(table[Column.ACTIVE_TOKENS, row])
-        table[Column.SECONDS_PER_TOKEN, row] = slow * step.seconds_per_token(decoding, kv_tokens)
-        table[Column.SECONDS_PER_QUADRATIC, row] = slow * step.c4
-        table[Column.STEP_SECONDS, row] = slow * step.decode_step(decoding, kv_tokens)
+        cells, step, slow = replica.cells, self.step, replica.slow
+        decoding, kv_tokens = cells[_DECODING], cells[_ACTIVE]
+        cells[_PER_TOKEN] = slow * step.seconds_per_token(decoding, kv_tokens)
+        cells[_PER_QUADRATIC] = slow * step.c4
+        cells[_STEP] = slow * step.decode_step(decoding, kv_tokens)
+        self._stale.add(replica)

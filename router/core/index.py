@@ -55,6 +55,26 @@ class Index:
             at += 1
             holders &= get(keys[at], 0)
 
+    def depths(self, keys: Sequence[int], rows: Sequence[int]) -> list[int]:
+        """`lookup` for few rows: how many leading `keys` each of `rows` holds."""
+        found = [0] * len(rows)
+        if not keys:
+            return found
+        get = self._holders.get
+        last = len(keys) - 1
+        holders = get(keys[0], 0)
+        at = 0
+        while holders:
+            at = self._stretch(keys, at, last, holders)
+            for i, row in enumerate(rows):
+                if holders >> row & 1:
+                    found[i] = at + 1
+            if at == last:
+                break
+            at += 1
+            holders &= get(keys[at], 0)
+        return found
+
     def _stretch(self, keys: Sequence[int], at: int, last: int, holders: int) -> int:
         """The last depth from `at` on that is held by exactly `holders`: galloping, then bisection."""
         get = self._holders.get

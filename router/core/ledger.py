@@ -13,7 +13,6 @@ import itertools
 from kvroute.router.core.estimate import Estimate
 from kvroute.router.core.fleet import Fleet, Replica
 from kvroute.router.core.occupancy import Occupancy, Pin
-from kvroute.scorers.contract import Column
 
 
 class Phase(enum.Enum):
@@ -124,6 +123,5 @@ class Ledger:
             self._fleet.prefilled(lease.replica, lease.tokens, lease.quadratic, lease.sequences, now)
 
     def _weigh(self, replica: Replica) -> None:
-        row, table = replica.row, self._fleet.table
-        table[Column.ACTIVE_TOKENS, row] = self._occupancy.active_tokens(row)
-        table[Column.CACHED_TOKENS, row] = self._occupancy.cached_tokens(row)
+        row, occupancy = replica.row, self._occupancy
+        self._fleet.weigh(replica, occupancy.active_tokens(row), occupancy.cached_tokens(row))

@@ -39,10 +39,11 @@ class Outside:
         del self._applied[replica.name]
 
     def _apply(self, replica: Replica, running: float, waiting: float, miss_tokens: float) -> None:
-        table, row = self._fleet.table, replica.row
+        fleet = self._fleet
         old_running, old_waiting = self._applied.get(replica.name, (0.0, 0.0))
-        table[Column.REQUESTS, row] += running + waiting - old_running - old_waiting
-        table[Column.DECODING, row] += running - old_running
-        table[Column.OUTSIDE_SECONDS, row] = waiting * miss_tokens * table[Column.SECONDS_PER_TOKEN, row]
+        fleet.add(replica, Column.REQUESTS, running + waiting - old_running - old_waiting)
+        fleet.add(replica, Column.DECODING, running - old_running)
+        per_token = replica.cells[Column.SECONDS_PER_TOKEN]
+        fleet.write(replica, Column.OUTSIDE_SECONDS, waiting * miss_tokens * per_token)
         self._applied[replica.name] = (running, waiting)
-        self._fleet.refresh_rate(replica)
+        fleet.refresh_rate(replica)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kvroute.router.core.estimate import Estimate, Rate, start_seconds, waiting_seconds
+from kvroute.router.core.estimate import Estimate, Rate
 from kvroute.router.core.fleet import Fleet, Replica, Spec, State
 from kvroute.scorers.contract import Column
 
@@ -70,21 +70,3 @@ def test_engine_sums_set_the_prior_before_any_stream() -> None:
     estimate.engine_sums(replicas[0], prefill_seconds=3.0, computed_tokens=3000.0)
     per_token = fleet.table[Column.SECONDS_PER_TOKEN, replicas[0].row]
     assert per_token == pytest.approx(1e-3, rel=1e-6)
-
-
-def test_waiting_is_the_worse_of_room_and_slots() -> None:
-    """Half the tokens in use lacking costs half a turn; unknown limits cost nothing."""
-    assert waiting_seconds(1000.0, 600.0, 1100.0, 0.0, 256.0, 2.0) == pytest.approx(1.0)
-    assert waiting_seconds(1000.0, 600.0, 1100.0, 512.0, 256.0, 2.0) == pytest.approx(4.0)
-    assert waiting_seconds(1000.0, 600.0, float("inf"), -3.0, 256.0, 2.0) == 0.0
-    assert waiting_seconds(0.0, 600.0, 100.0, 0.0, 256.0, 2.0) == 0.0
-
-
-def test_start_counts_queue_and_own_prefill() -> None:
-    """The predicted start is what is queued there and the request's own miss, attention included."""
-    fleet, replicas = fleet_of(1)
-    fleet.begin(replicas[0], 1000.0, 1000.0 * 500.0, 1, now=0.0)
-    seconds = start_seconds(fleet.table, replicas[0].row, 200.0, 700, resident=None)
-    step = fleet.step
-    per_token = step.seconds_per_token(0.0, 0.0)
-    assert seconds == pytest.approx(1500 * per_token + step.c4 * (1000 * 500 + 500 * (200 + 250)))
