@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvroute.router.control.histogram import Histogram
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.0, 1000.0)))
 def test_buckets_count_values_at_most_their_bound(values: list[float]) -> None:
     """As Prometheus defines `le`; the last bucket holds all."""

@@ -6,7 +6,7 @@ import asyncio
 import re
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -109,6 +109,7 @@ def test_label_sets_are_bounded() -> None:
     assert max(found.values()) == 7
 
 
+@settings(deadline=None)
 @given(st.text(), st.text())
 def test_any_label_text_survives(model: str, plugin: str) -> None:
     """Quotes, backslashes and line feeds are escaped so that a parser reads them back."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvroute.router.dataplane.contract import Endpoint
@@ -79,6 +79,7 @@ def test_a_wrong_backend_is_named_with_what_to_write(text: str, hint: str) -> No
     assert hint in message
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_read_or_refused(text: str) -> None:
     """Nothing but ConfigError comes out of bad text."""

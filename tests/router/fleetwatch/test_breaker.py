@@ -120,7 +120,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(STEPS)
 def test_any_history_keeps_the_rules(steps: list[tuple[str, float]]) -> None:
     """Changes are announced exactly when `healthy` changes; waits lie within the limits; no trial comes early."""

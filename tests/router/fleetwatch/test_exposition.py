@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvroute.router.fleetwatch.exposition import COUNTERS, Reading, parse_metrics, restarted
@@ -123,6 +123,7 @@ def test_bad_lines_are_skipped(line: bytes) -> None:
     assert after[0].waiting == 2.0
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.integers(0, len(BUSY)), st.integers(0, len(BUSY)))
 def test_damaged_text_never_raises(junk: bytes, start: int, end: int) -> None:
     """Any bytes in place of any part of a page give readings with finite numbers or none."""
