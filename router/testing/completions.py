@@ -77,7 +77,7 @@ async def _answer(
     tokens = replies.output_tokens(limit, default, longest, options)
     fault = replies.ordered_fault(service, request)
     head = replies.head(request, fields, "chatcmpl-" if chat else "cmpl-", model, not chat or limit is not None)
-    job = replies.job(request, fields, head.id, prompts, model, tokens, options)
+    job = replies.job(request, fields, head, prompts, tokens, options)
     ask = _Ask(chat, fields, head, prompts, job.choices, fields.get("return_token_ids") is True)
     exchange = service.submit(job)
     if fields.get("stream") is True:

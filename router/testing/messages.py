@@ -7,6 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from kvroute.router.testing import replies
+from kvroute.router.testing.replies import Head
 from kvroute.router.testing.service import Service
 from kvroute.router.testing.tokenizer import content_text
 from kvroute.router.testing.wire import (
@@ -33,9 +34,9 @@ async def messages(service: Service, request: web.Request) -> web.StreamResponse
     check_length(len(prompt), service.options)
     tokens = replies.output_tokens(limit, service.options.output_tokens, len(prompt), service.options)
     fault = replies.ordered_fault(service, request)
-    reply_id = replies.new_id(request, fields, "chatcmpl-")
-    exchange = service.submit(replies.job(request, fields, reply_id, [prompt], model, tokens, service.options))
-    answer = _Answer(service, reply_id, model, len(prompt), exchange)
+    head = replies.head(request, fields, "chatcmpl-", model, limited=True)
+    exchange = service.submit(replies.job(request, fields, head, [prompt], tokens, service.options))
+    answer = _Answer(service, head, len(prompt), exchange)
     if fields.get("stream") is True:
         return await replies.stream(request, service, exchange, fault, answer.render, answer.close)
     (generated,) = await replies.collect(service, exchange)
@@ -61,10 +62,9 @@ def _prompt(service: Service, fields: dict[str, Any]) -> list[int]:
 class _Answer:
     """Builds one message and the events of its stream."""
 
-    def __init__(self, service: Service, reply_id: str, model: str, prompt_tokens: int, exchange: Exchange) -> None:
+    def __init__(self, service: Service, head: Head, prompt_tokens: int, exchange: Exchange) -> None:
         self._service = service
-        self._id = reply_id
-        self._model = model
+        self._head = head
         self._prompt_tokens = prompt_tokens
         self._exchange = exchange
         self._generated = 0
@@ -72,11 +72,11 @@ class _Answer:
     def message(self, content: list[dict[str, Any]], stop_reason: str | None, generated: int) -> dict[str, Any]:
         """The message object."""
         return {
-            "id": self._id,
+            "id": self._head.id,
             "type": "message",
             "role": "assistant",
             "content": content,
-            "model": self._model,
+            "model": self._head.model,
             "stop_reason": stop_reason,
             "usage": self._usage(generated),
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from kvroute.router.testing.options import Options
+from kvroute.router.testing.work import Content
 from kvroute.simulator.engine import Engine, Output, Step
 
 CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
@@ -123,7 +124,9 @@ class Metrics:
         seen["request_decode_time_seconds"].observe(decode)
         seen["request_num_preemptions"].observe(sequence.preemptions)
         seen["request_prefill_kv_computed_tokens"].observe(prompt - sequence.cached_tokens)
-        self._success.labels(finished_reason="length", **self._labels).inc()
+        content = sequence.request.content
+        assert isinstance(content, Content)
+        self._success.labels(finished_reason=content.finish_reason, **self._labels).inc()
 
     def _count(self, name: str, total: int) -> None:
         self._counters[name].inc(total - self._seen[name])

@@ -50,24 +50,19 @@ def output_tokens(limit: Any, default: int, longest_prompt: int, options: Option
 
 
 def job(
-    request: web.Request,
-    fields: dict[str, Any],
-    reply_id: str,
-    prompts: list[list[int]],
-    model: str,
-    tokens: int,
-    options: Options,
+    request: web.Request, fields: dict[str, Any], head: Head, prompts: list[list[int]], tokens: int, options: Options
 ) -> Job:
-    """The work that a request asks for."""
+    """The work that a request asks for: `tokens` of output for each choice of each prompt."""
     xargs = fields.get("vllm_xargs")
     session = request.headers.get("X-Session-ID") or fields.get("session_id")
     n = fields.get("n")
     return Job(
-        id=reply_id,
+        id=head.id,
         prompts=prompts,
         output_tokens=tokens,
+        finish_reason=head.finish_reason,
         choices=n if isinstance(n, int) and n > 1 else 1,
-        lora=model if model != options.model else None,
+        lora=head.model if head.model != options.model else None,
         salt=fields.get("cache_salt"),
         session=session if isinstance(session, str) else None,
         report_full=isinstance(xargs, dict) and xargs.get("kv_cache_report_mode") == "full",

@@ -38,7 +38,7 @@ async def responses(service: Service, request: web.Request) -> web.StreamRespons
     tokens = replies.output_tokens(limit, service.options.output_tokens, len(prompt), service.options)
     fault = replies.ordered_fault(service, request)
     head = replies.head(request, fields, "resp_", model, limit is not None)
-    exchange = service.submit(replies.job(request, fields, head.id, [prompt], model, tokens, service.options))
+    exchange = service.submit(replies.job(request, fields, head, [prompt], tokens, service.options))
     answer = _Answer(service, fields, head, len(prompt), tokens, exchange)
     if fields.get("stream") is True:
         response = await replies.stream(

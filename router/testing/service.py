@@ -28,6 +28,7 @@ class Job(msgspec.Struct, gc=False, kw_only=True):
     prompts: list[list[int]]
     output_tokens: int
     """Of each sequence."""
+    finish_reason: str
     choices: int = 1
     """Replies per prompt (`n`)."""
     lora: str | None = None
@@ -74,7 +75,17 @@ class Service:
                 choice = index * job.choices + copy
                 tokens = prompt + self.tokenizer.generate(seed + copy, job.output_tokens)
                 keys = chain(tokens, self.options.block_size, job.lora, job.salt)
-                content = Content(tokens, len(prompt), keys, choice, job.lora, job.salt, job.session, exchange)
+                content = Content(
+                    tokens=tokens,
+                    prompt_tokens=len(prompt),
+                    keys=keys,
+                    choice=choice,
+                    finish_reason=job.finish_reason,
+                    lora=job.lora,
+                    salt=job.salt,
+                    session=job.session,
+                    exchange=exchange,
+                )
                 request = EngineRequest(
                     id=f"{job.id}-{choice}",
                     prompt_tokens=len(prompt),

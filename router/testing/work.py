@@ -20,6 +20,8 @@ class Content(msgspec.Struct, gc=False):
     keys: list[int]
     choice: int
     """Its `index` among the reply's choices."""
+    finish_reason: str
+    """How it ends if nobody aborts it."""
     lora: str | None = None
     salt: str | None = None
     session: str | None = None
