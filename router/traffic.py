@@ -129,7 +129,7 @@ class Traffic:
     def admit(self, head: Head) -> Reply | None:
         """Refuse what must not be read at all."""
         path = paths.plain(head.path)
-        if paths.is_management(path) and not self.options.management:
+        if path not in PATHS and paths.is_management(path) and not self.options.management:
             message = "this path manages an engine and is not proxied; enable it with `management: true`"
             return self._refuse(replies.error(403, message, "PermissionDeniedError"))
         return None
@@ -137,10 +137,11 @@ class Traffic:
     def handle(self, head: Head, body: bytes, now: float) -> Reply | Exchange | Awaitable[Reply | Exchange]:
         """Answer, or say where to forward."""
         path = paths.plain(head.path)
-        if path in paths.LOCAL and (head.method == b"GET" or head.method == b"HEAD"):
-            return self._local.answer(path)
-        if paths.is_management(path):
-            return self._local.broadcast(head, body)
+        if path not in PATHS:
+            if path in paths.LOCAL and (head.method == b"GET" or head.method == b"HEAD"):
+                return self._local.answer(path)
+            if paths.is_management(path):
+                return self._local.broadcast(head, body)
         try:
             return self._route(head, path, body, now)
         except ClientError as fault:
@@ -174,7 +175,9 @@ class Traffic:
             data = self._cleaned(body, data)
             request, text_bytes = self._request(head.request_id, body, session)
         self.budget.request()
-        decision = self._pinned(path, body, request, now) or self._decide(request, now)
+        decision = self._pinned(path, body, request, now)
+        if decision is None:
+            decision = self._decide(request, now)
         return Exchange(self, request, decision, data, path, text_bytes, explain, now)
 
     def _read_headers(self, head: Head) -> tuple[str | None, bool, bytes]:
@@ -263,6 +266,8 @@ class Traffic:
 
     def _pinned(self, path: bytes, body: Body | None, request: Request, now: float) -> Decision | None:
         """A request about a stored response goes to the replica that has it, while that is ready."""
+        if not path.startswith(b"/v1/responses"):
+            return None
         stored: Any = paths.response_id(path)
         if stored is None and body is not None and body.kind is Kind.RESPONSES:
             stored = body.fields.get("previous_response_id")

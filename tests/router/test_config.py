@@ -1,0 +1,76 @@
+"""Configuration: defaults, files, overrides, and faults that name their key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvroute.router.config import Config, load
+from kvroute.router.errors import ConfigError
+from kvroute.scorers.plugins import PolicySpec, ScorerSpec
+
+ONE = ["http://127.0.0.1:8000"]
+
+
+def test_one_backend_is_enough() -> None:
+    """Everything but the backends has a default."""
+    config = load(None, {"backends": ONE})
+    assert config.policy_spec() == PolicySpec("latency")
+    assert config.backend_list()[0].endpoint.port == 8000
+
+
+def test_the_command_line_goes_over_the_file(tmp_path: Path) -> None:
+    """A value given twice is the command line's; what it leaves out is the file's."""
+    path = tmp_path / "kvroute.yaml"
+    path.write_text("backends: [http://a:1]\nlisten: {port: 9, host: 127.0.0.1}\npolicy: lmetric\n")
+    config = load(path, {"listen.port": 10, "policy": None})
+    assert (config.listen.port, config.listen.host, config.policy) == (10, "127.0.0.1", "lmetric")
+
+
+def test_scorers_with_weights(tmp_path: Path) -> None:
+    """A list of scorers is added to the policy's sum."""
+    path = tmp_path / "kvroute.yaml"
+    path.write_text("backends: [http://a:1]\nscorers:\n- {name: congestion, weight: 0.5}\n")
+    assert load(path, {}).policy_spec().scorers == (ScorerSpec("congestion", 0.5),)
+
+
+@pytest.mark.parametrize(
+    ("tree", "says"),
+    [
+        ({}, r"^backends: none given"),
+        ({"backends": ["ftp://a"]}, r"^backends\[0\]: 'ftp://a'"),
+        ({"backends": ONE, "listen.port": 70000}, r"^listen\.port: 70000"),
+        ({"backends": ONE, "listen.port": "x"}, r"^listen\.port: Expected `int`"),
+        ({"backends": ONE, "limits.body_bytez": 1}, r"^limits: Object contains unknown field `body_bytez`"),
+        ({"backends": ONE, "listen.tls_cert": "c.pem"}, r"^listen\.tls_cert"),
+        ({"backends": ONE, "text_block_bytes": 1}, r"^text_block_bytes"),
+        ({"backends": ONE, "retry_share": 2.0}, r"^retry_share"),
+        ({"backends": ONE + ONE}, r"^backends: .* twice"),
+    ],
+)
+def test_faults_name_their_key(tree: dict[str, Any], says: str) -> None:
+    """The message begins with the exact key."""
+    with pytest.raises(ConfigError, match=says):
+        load(None, tree)
+
+
+@pytest.mark.parametrize("text", ["- 1", "a: [", "\x00"])
+def test_files_that_are_no_configuration(tmp_path: Path, text: str) -> None:
+    """A file that is not YAML, or no mapping, is told by name."""
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"bad\.yaml"):
+        load(path, {})
+
+
+def test_a_missing_file_is_told() -> None:
+    """By its name and the system's reason."""
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: No such file"):
+        load(Path("nowhere.yaml"), {})
+
+
+def test_every_setting_has_a_default() -> None:
+    """An empty configuration is complete but for its backends."""
+    assert Config().limits.body_bytes == 64 * 1024 * 1024
