@@ -7,7 +7,7 @@ import os
 import statistics
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -56,18 +56,22 @@ class Costs:
 
 
 class Watched:
-    """A policy that notes how long its choice took."""
+    """A policy that notes how long its choice took, by whichever door it was asked."""
 
     def __init__(self, policy: Policy) -> None:
-        self._policy = policy
         self.seconds = 0.0
+        self.choose = self._timed(policy.choose)
+        few = getattr(policy, "choose_few", None)
+        self.choose_few = None if few is None else self._timed(few)
 
-    def choose(self, request: Request, candidates: Any, now: float, rng: np.random.Generator) -> int:
-        """As the policy chooses."""
-        begun = time.perf_counter()
-        index = self._policy.choose(request, candidates, now, rng)
-        self.seconds = time.perf_counter() - begun
-        return index
+    def _timed(self, choose: Callable[..., int]) -> Callable[..., int]:
+        def timed(*arguments: Any) -> int:
+            begun = time.perf_counter()
+            index = choose(*arguments)
+            self.seconds = time.perf_counter() - begun
+            return index
+
+        return timed
 
 
 def build(replicas: int, policy: Policy) -> Deciding:
