@@ -17,9 +17,9 @@ from kvroute.router.testing.chatload import ChatLoad, ChatResult, ChatShape
 from kvroute.router.testing.children import ChildFailed, Children, free_ports
 
 ENGINES = 4
-CACHE_TOKENS = 12288
+CACHE_TOKENS = 32768
 """KV cache of each stand-in: together they hold the conversations once, not four times [tokens]."""
-PREFILL_RATE = 4000
+PREFILL_RATE = 6000
 """[tokens/s]"""
 DECODE_RATE = 50
 """Of one sequence [tokens/s]."""

@@ -27,12 +27,12 @@ class ChatShape(msgspec.Struct, frozen=True, kw_only=True):
     """How the users talk. A word of English is a little more than one token."""
 
     users: int = 24
-    turns: int = 8
+    turns: int = 10
     """Questions of one conversation."""
     system_prompts: int = 4
     """Different ones; each is shared by many conversations."""
-    system_words: int = 300
-    question_words: int = 180
+    system_words: int = 600
+    question_words: int = 350
     answer_tokens: int = 40
     think_seconds: float = 0.4
     """Mean pause between an answer and the next question."""
