@@ -22,6 +22,8 @@ class HealthSettings(msgspec.Struct, frozen=True):
     timeout: float = 5.0
     """Generous: an engine that tokenises long prompts answers late, but is not dead."""
     path: str = "/health"
+    per_second: float = 50.0
+    """Checks a second over the whole fleet; failed requests have an endpoint checked at once all the same."""
     limits: Limits = Limits()
 
 
@@ -146,6 +148,10 @@ class Health:
         watched.look.set()  # the loop must wait by the new state's clock
         self._on_change(endpoint, healthy, reason)
 
+    def _interval(self) -> float:
+        """Seconds between checks of one endpoint: a large fleet is looked at less often rather than at any cost."""
+        return max(self._settings.interval, len(self._watched) / self._settings.per_second)
+
     async def _pause(self, watched: _Watched) -> None:
         """Wait for the next check's time, or less when somebody asks for a look while it is healthy."""
         breaker = watched.breaker
@@ -153,7 +159,7 @@ class Health:
             await asyncio.sleep(max(0.0, breaker.retry_at - self._clock()) * self._rng.uniform(1.0, 1.1))
             return
         try:
-            async with asyncio.timeout(self._settings.interval * self._rng.uniform(0.9, 1.1)):
+            async with asyncio.timeout(self._interval() * self._rng.uniform(0.9, 1.1)):
                 await watched.look.wait()
         except TimeoutError:
             pass

@@ -71,6 +71,8 @@ class Scraper:
         self._rng = rng or random.Random()
         self._clock = clock
         self._watched: dict[Endpoint, _Scraped] = {}
+        self._turn = asyncio.Lock()
+        """One page is read per turn of the event loop: 50 that arrive together must not hold up requests."""
 
     def add(self, endpoint: Endpoint) -> None:
         """Start scraping; the first scrape comes after one interval. Adding twice does nothing."""
@@ -144,7 +146,9 @@ class Scraper:
         status, body = await self._client.get(endpoint, "/metrics", self._settings.timeout)
         if status != 200:
             raise Unreachable(f"answered {status}")
-        readings = parse_metrics(body)
+        async with self._turn:
+            readings = parse_metrics(body)
+            await asyncio.sleep(0)
         if not readings:
             raise Unreachable("answered no vllm: metrics")
         return readings
