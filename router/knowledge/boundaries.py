@@ -8,6 +8,8 @@ are cut into blocks. The result equals hashing the whole.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import msgspec
 import xxhash
@@ -18,6 +20,8 @@ PAGE_BYTES = 16384
 """Longer messages are cut into pages of this size, so that long prompts that part late share their beginning."""
 SMALL_BYTES = 4096
 """Prompts below this size are hashed outright: remembering them costs more than it saves."""
+
+Pieces: TypeAlias = Sequence[bytes | memoryview]
 
 _mark = xxhash.xxh3_64_intdigest
 
@@ -53,7 +57,7 @@ class Boundaries:
     def __len__(self) -> int:
         return len(self._known)
 
-    def keys(self, root: int, pieces: list[bytes], size: int) -> list[int]:
+    def keys(self, root: int, pieces: Pieces, size: int) -> list[int]:
         """The keys of all full blocks of the joined `pieces`, which are `size` bytes together."""
         if size < SMALL_BYTES:
             return blocks.extend(root, b"".join(pieces), self._block_bytes)
@@ -73,12 +77,10 @@ class Boundaries:
             return boundary.chain.keys[: boundary.count]
         return self._learn(root, boundary.chain, boundary.count, boundary.tail, pieces[at:], marks[at:])
 
-    def _learn(
-        self, root: int, chain: Chain, count: int, tail: bytes, pieces: list[bytes], marks: list[int]
-    ) -> list[int]:
+    def _learn(self, root: int, chain: Chain, count: int, tail: bytes, pieces: Pieces, marks: list[int]) -> list[int]:
         """Hash on from a boundary, and remember those that follow where a block or more lies between."""
         size = self._block_bytes
-        data = tail + b"".join(pieces)
+        data = b"".join((tail, *pieces))
         keys = chain.keys
         new = blocks.extend(keys[count - 1] if count else root, data, size)
         if count == len(keys):
@@ -112,6 +114,13 @@ class Boundaries:
                 self.blocks -= len(chain.keys)
 
 
-def _paged(pieces: list[bytes]) -> list[bytes]:
+def _paged(pieces: Pieces) -> Pieces:
     """The same bytes in pieces of at most a page."""
-    return [piece[at : at + PAGE_BYTES] for piece in pieces for at in range(0, len(piece), PAGE_BYTES)]
+    pages: list[bytes | memoryview] = []
+    for piece in pieces:
+        if len(piece) <= PAGE_BYTES:
+            pages.append(piece)
+        else:
+            view = memoryview(piece)
+            pages += [view[at : at + PAGE_BYTES] for at in range(0, len(view), PAGE_BYTES)]
+    return pages

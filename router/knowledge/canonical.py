@@ -32,6 +32,8 @@ _TEXT = {"text": "text", "input_text": "text", "output_text": "text", "refusal":
 """Type of a content part -> where its text stands."""
 _MEDIA = ("image_url", "image", "source", "input_audio", "audio_url", "video_url", "file", "file_id", "uuid")
 """Where the payload of a content part that is not text stands."""
+_LONG = 1024
+"""Texts of this many characters make a piece of their own."""
 _PASSING = frozenset({"id", "status", "cache_control"})
 """Fields of an item that do not reach the prompt, or change between turns."""
 
@@ -149,7 +151,11 @@ def _messages(messages: list[Any], reading: Reading) -> None:
         text = content if type(content) is str else _text(content)
         if text is None:
             return
-        piece = _encoded(f"\x01{role}\x02{text}")
+        if len(text) < _LONG:
+            piece = _encoded(f"\x01{role}\x02{text}")
+        else:  # not copied once more
+            append(_encoded(f"\x01{role}\x02"))
+            piece = _encoded(text)
         if len(message) > 2:
             extra = _beside(message)
             if extra is None:
