@@ -12,7 +12,7 @@ TAIL_BYTES = 8 * 1024
 
 _EVENT_END = re.compile(rb"\r?\n\r?\n|\r\r")
 _DATA = re.compile(rb"^data:[ ]?(.*)$", re.MULTILINE)
-_ERROR = re.compile(rb'"error"\s*:\s*(?!null)|^\[DONE\]\s*$')
+_ERROR = re.compile(rb'"error"\s*:(?!\s*null)|^\[DONE\]\s*$')
 _WATCHED_BYTES = 64 * 1024
 
 
@@ -28,7 +28,7 @@ class FirstOutput:
         """True once such an event is complete, or when an event is too large to be waited for."""
         data = self._pending + payload
         position = 0
-        for end in _EVENT_END.finditer(data):
+        for end in _EVENT_END.finditer(data, max(0, len(self._pending) - 3)):
             if _is_output(data[position : end.start()]):
                 return True
             position = end.end()

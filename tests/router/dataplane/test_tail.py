@@ -1,0 +1,65 @@
+"""First output and tail, apart from any connection."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvroute.router.dataplane.framing import Chunked
+from kvroute.router.dataplane.tail import TAIL_BYTES, FirstOutput, Tail
+
+
+@pytest.mark.parametrize(
+    ("stream", "output"),
+    [
+        (b'data: {"a": 1}\n\n', True),
+        (b'data:{"a": 1}\r\n\r\n', True),
+        (b'event: response.created\ndata: {"response": {"error": null}}\n\n', True),
+        (b'data: {"text": "\\"error\\": 5"}\n\n', True),
+        (b": comment\n\n", False),
+        (b'data: {"error": {"message": "m"}}\n\n', False),
+        (b'event: error\ndata: {"type": "error", "error" : {}}\n\n', False),
+        (b"data: [DONE]\n\n", False),
+        (b"event: ping\n\n", False),
+        (b'data: {"a": 1}\n', False),
+        (b': c\n\ndata: {"error": 1}\n\ndata: {"a": 1}\n\n', True),
+        (b"data: " + b"x" * 70_000, True),
+    ],
+)
+def test_what_counts_as_output(stream: bytes, output: bool) -> None:
+    """The first whole event with data and without an error; or one too large to wait for."""
+    assert FirstOutput().feed(stream) is output
+    watch = FirstOutput()
+    assert any([watch.feed(stream[i : i + 7]) for i in range(0, len(stream), 7)]) is output
+
+
+@given(st.lists(st.binary(min_size=1, max_size=6000), max_size=20))
+def test_keeps_the_end_of_a_counted_body(pieces: list[bytes]) -> None:
+    """The tail is the body's last bytes."""
+    tail = Tail()
+    for piece in pieces:
+        tail.keep(piece, 0, None)
+    assert tail.read() == b"".join(pieces)[-TAIL_BYTES:]
+
+
+@given(st.lists(st.integers(1, 20_000), max_size=20), st.lists(st.integers(1, 9000), min_size=1, max_size=9))
+def test_keeps_the_end_of_a_chunked_body(chunks: list[int], sizes: list[int]) -> None:
+    """The tail comes without framing, and is at least nearly as long as asked."""
+    payloads = [bytes([65 + number % 26]) * size for number, size in enumerate(chunks)]
+    data = b"".join(b"%x\r\n%b\r\n" % (len(payload), payload) for payload in payloads) + b"0\r\n\r\n"
+    body = b"".join(payloads)
+    framing, tail = Chunked(), Tail()
+    position = 0
+    while position < len(data):
+        for size in sizes:
+            piece = data[position : position + size]
+            if piece:
+                mark = framing.mark()
+                framing.feed(piece, 0, None)
+                tail.keep(piece, 0, mark)
+            position += size
+    read = tail.read()
+    assert body.endswith(read)
+    assert len(read) <= TAIL_BYTES
+    assert len(read) >= min(len(body), TAIL_BYTES // 2)
