@@ -53,6 +53,13 @@ REPORTED_CACHED = Metric(
 )
 DECISION = Metric("kvroute_decision_seconds", "histogram", (), "Hash, look-up, decision and reservation.")
 LOOP_LAG = Metric("kvroute_event_loop_lag_seconds", "histogram", (), "How late the event loop ran a timer.")
+CONNECTIONS = Metric("kvroute_connections_total", "counter", (), "Client connections accepted.")
+OPEN_CONNECTIONS = Metric("kvroute_open_connections", "gauge", (), "Client connections open.")
+REFUSED = Metric("kvroute_refused_total", "counter", (), "Requests that the data plane itself answered with an error.")
+CUT = Metric("kvroute_cut_total", "counter", (), "Replies that broke mid-way and were cut visibly.")
+BODY_BYTES = Metric("kvroute_body_bytes", "gauge", (), "Request bytes held in memory.")
+UPSTREAM_CONNECTS = Metric("kvroute_upstream_connects_total", "counter", (), "Connections opened to replicas.")
+UPSTREAM_REUSED = Metric("kvroute_upstream_reused_total", "counter", (), "Requests begun on a kept connection.")
 EJECTIONS = Metric("kvroute_ejections_total", "counter", _REPLICA, "Times a replica was ejected.")
 RESTARTS = Metric("kvroute_restarts_total", "counter", _REPLICA, "Times an engine was seen to have restarted.")
 PLUGIN_FAILURES = Metric(

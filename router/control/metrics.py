@@ -13,6 +13,7 @@ from kvroute.router.control.contract import ReplicaStatus
 from kvroute.router.control.exposition import write_histograms, write_numbers
 from kvroute.router.control.histogram import Histogram
 from kvroute.router.control.series import RequestSeries, RouterSeries
+from kvroute.router.dataplane.counters import Counters
 
 STATES = ("joining", "ready", "draining", "ejected", "gone")
 OVERFLOW = ("_other", "_other")
@@ -33,6 +34,15 @@ _HISTOGRAMS: tuple[tuple[c.Metric, Callable[[RequestSeries], Histogram]], ...] =
     (c.TTFT_ERROR, attrgetter("ttft_error")),
     (c.INTER_CHUNK, attrgetter("inter_chunk")),
     (c.TOTAL, attrgetter("total")),
+)
+_DATA_PLANE: tuple[tuple[c.Metric, Callable[[Counters], int]], ...] = (
+    (c.CONNECTIONS, attrgetter("connections")),
+    (c.OPEN_CONNECTIONS, attrgetter("open_connections")),
+    (c.REFUSED, attrgetter("refused")),
+    (c.CUT, attrgetter("cut")),
+    (c.BODY_BYTES, attrgetter("body_bytes")),
+    (c.UPSTREAM_CONNECTS, attrgetter("upstream_connects")),
+    (c.UPSTREAM_REUSED, attrgetter("upstream_reused")),
 )
 _GAUGES: tuple[tuple[c.Metric, Callable[[ReplicaStatus], float | None]], ...] = (
     (c.REPLICA_REQUESTS, attrgetter("requests")),
@@ -61,6 +71,8 @@ class Metrics:
         self.router = RouterSeries()
         self.replicas: Callable[[], Iterable[ReplicaStatus]] = tuple
         """Asked at each scrape for the gauges per replica."""
+        self.counters = Counters()
+        """What the data plane counts of itself; put its own object here."""
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
 
@@ -107,6 +119,8 @@ class Metrics:
         yield from self._request_pieces()
         yield from write_histograms(c.DECISION, [((), self.router.decision)])
         yield from write_histograms(c.LOOP_LAG, [((), self.router.loop_lag)])
+        for metric, count in _DATA_PLANE:
+            yield from write_numbers(metric, [((), count(self.counters))])
         yield from write_numbers(c.EJECTIONS, _by_name(self._ejections))
         yield from write_numbers(c.RESTARTS, _by_name(self._restarts))
         yield from write_numbers(c.PLUGIN_FAILURES, _by_name(self._plugin_failures))

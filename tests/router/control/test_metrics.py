@@ -50,6 +50,7 @@ def test_counts_appear_with_their_labels() -> None:
     series.predicted_cached_tokens += 60
     series.ttft.observe(0.03)
     metrics.router.decision.observe(1e-5)
+    metrics.counters.cut = 4
     metrics.ejected("a:1")
     metrics.restarted("a:1")
     metrics.plugin_failed("mine")
@@ -63,6 +64,7 @@ def test_counts_appear_with_their_labels() -> None:
     assert found["kvroute_ttft_seconds_bucket", (("le", "+Inf"), *labels)] == 1
     assert found["kvroute_ttft_seconds_sum", labels] == 0.03
     assert found["kvroute_decision_seconds_count", ()] == 1
+    assert found["kvroute_cut_total", ()] == 4
     assert found["kvroute_ejections_total", (("replica", "a:1"),)] == 1
     assert found["kvroute_restarts_total", (("replica", "a:1"),)] == 1
     assert found["kvroute_plugin_failures_total", (("plugin", "mine"),)] == 1
