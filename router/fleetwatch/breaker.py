@@ -76,7 +76,9 @@ class Breaker:
         """An active check failed; `decisive`: nobody listens, or the engine calls itself dead. True: ejected now."""
         if self.state is State.HEALTHY:
             self._checks += 1
-            return (decisive or self._checks >= self._limits.failures) and self._eject(now)
+            # A request and a check that both failed are two witnesses: a host that went dark need not cost a third.
+            enough = decisive or self._requests > 0 or self._checks >= self._limits.failures
+            return enough and self._eject(now)
         self._strikes += 1
         cap = self._limits.starting_cap if self.state is State.STARTING else self._limits.cap
         self.retry_at = now + min(cap, self._wait())

@@ -52,6 +52,13 @@ def test_a_refused_check_ejects_at_once() -> None:
     assert healthy().check_failed(1.0, decisive=True)
 
 
+def test_a_failed_request_and_a_failed_check_are_enough() -> None:
+    """A host that went dark refuses nothing: waiting for more requests to time out would cost clients."""
+    breaker = healthy()
+    assert not breaker.request_failed(1.0)
+    assert breaker.check_failed(2.0, decisive=False)
+
+
 def test_slow_checks_eject_after_three_unless_requests_succeed() -> None:
     """A busy engine whose requests are answered is not dead."""
     breaker = healthy()
