@@ -18,6 +18,8 @@ UNKNOWN_CAPACITY = 2_000_000.0
 """What a replica of unknown capacity is believed to hold at most [tokens]; it bounds our memory."""
 _TRUST = 1 / 512
 """Part of the way that a replica's limit goes back to its stated capacity when a report agrees."""
+_UNEVEN = 1 / 4
+"""Part by which a hit may fall short of its prediction although all is there: text is not evenly dense in tokens."""
 
 
 class Pin:
@@ -50,7 +52,7 @@ class Occupancy:
         self._replicas: dict[int, Holding] = {}
         self._capacity: dict[int, float] = {}
         self.shortfalls = 0
-        """Reports that counted more than a block fewer cached tokens than predicted."""
+        """Reports whose cached tokens fell short of the prediction by more than its tolerance."""
         self.shortfall_tokens = 0.0
         self.excesses = 0
         """Reports that counted more than a block more than predicted."""
@@ -74,6 +76,11 @@ class Occupancy:
         """Tokens held at all, evictable ones included [tokens]."""
         replica = self._replicas.get(row)
         return 0.0 if replica is None else replica.cached
+
+    def limit_tokens(self, row: int) -> float:
+        """What the replica is taken to have room for: its capacity, or less where reports contradict it [tokens]."""
+        replica = self._replicas.get(row)
+        return self._capacity.get(row, UNKNOWN_CAPACITY) if replica is None else replica.limit
 
     def drop(self, row: int) -> None:
         """The replica lost its cache (restart, leave). Pins of requests still running there become void."""
@@ -152,7 +159,7 @@ class Occupancy:
         With the engine's `prompt_tokens`, the share of the prompt is compared, which errors in `block_tokens` do not
         disturb. A hit more than a block short of the prediction means that the engine had evicted the first missing
         block, and so everything that was last used no later: that is evicted here too. What is left is more than the
-        engine had room for, so the limit moves towards it: a capacity that is believed too large, or shared with
+        engine had room for, so the limit moves a part of the way to it, and back with reports that agree: a capacity that is believed too large, or shared with
         others' traffic, is repaired. A hit beyond the prediction is only counted.
         """
         if prompt_tokens:
@@ -164,7 +171,7 @@ class Occupancy:
             self.excess_tokens += (hit - pin.hit) * pin.block_tokens
         replica = pin.replica
         current = self._replicas.get(pin.row) is replica
-        if hit >= pin.hit - 1:
+        if hit >= pin.hit - 1 - pin.hit * _UNEVEN:
             if current and pin.hit:
                 replica.limit += (replica.capacity - replica.limit) * _TRUST
             return

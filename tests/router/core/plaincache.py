@@ -129,7 +129,7 @@ class PlainCache:
 
     def reported(self, use: Use, hit: int) -> None:
         blocks = hit / BLOCK
-        if blocks >= use.hit - 1:
+        if blocks >= use.hit - 1 - use.hit / 4:
             return
         stamp = use.stamps[math.ceil(blocks)]
         if stamp is None:

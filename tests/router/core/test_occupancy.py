@@ -153,6 +153,37 @@ def test_a_report_by_share_is_not_disturbed_by_a_wrong_block_size() -> None:
     assert occupancy.excess_tokens == pytest.approx(300)
 
 
+def test_uneven_text_is_no_shortfall() -> None:
+    """A hit within a quarter of its prediction withdraws nothing: bytes per token vary within a prompt."""
+    index = Index()
+    occupancy = Occupancy(index)
+    older, prompt = keys([7, 8]), keys(range(20))
+    for chain in (older, prompt):
+        occupancy.release(occupancy.reserve(0, chain, BLOCK, len(chain) * BLOCK), 0, completed=True)
+    pin = occupancy.reserve(0, prompt, BLOCK, 20 * BLOCK)
+    occupancy.reported(pin, 15 * BLOCK)
+    assert (depth(index, older), occupancy.limit_tokens(0)) == (2, UNKNOWN_CAPACITY)
+    occupancy.reported(pin, 13 * BLOCK)
+    assert depth(index, older) == 0
+    assert occupancy.limit_tokens(0) < UNKNOWN_CAPACITY
+
+
+def test_the_limit_follows_reports_both_ways() -> None:
+    """Shortfalls lower what a replica is taken to hold; agreement raises it again; a new capacity starts afresh."""
+    occupancy = Occupancy(Index())
+    occupancy.set_capacity(0, 1000 * BLOCK)
+    prompt = keys(range(20))
+    occupancy.release(occupancy.reserve(0, prompt, BLOCK, 20 * BLOCK), 0, completed=True)
+    pin = occupancy.reserve(0, prompt, BLOCK, 20 * BLOCK)
+    occupancy.reported(pin, 0)
+    low = occupancy.limit_tokens(0)
+    assert low == (1000 - 980 / 4) * BLOCK
+    occupancy.reported(pin, 20 * BLOCK)
+    assert low < occupancy.limit_tokens(0) < 1000 * BLOCK
+    occupancy.set_capacity(0, 900 * BLOCK)
+    assert occupancy.limit_tokens(0) == 900 * BLOCK
+
+
 def _replay(seed: int, believed: int, real: int, *, report: bool) -> float:
     """Mean error of the predicted hit [blocks] in the later half of a run on a cache of another size."""
     rng = random.Random(seed)
