@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Sequence
@@ -64,8 +65,10 @@ class Load:
         self.slot += 1
         command = [str(self.program), "-p", str(port), "-f", str(bodies), *options]
         command += ["-o", str(self.slot << 32), "-s", str(self.slot)]
-        core = str(machine.cores()[1][-1])
-        done = subprocess.run(["taskset", "-c", core, *command], capture_output=True, text=True, check=True)
+        core = machine.cores()[1][-1]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, preexec_fn=lambda: os.sched_setaffinity(0, {core})
+        )
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
