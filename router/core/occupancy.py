@@ -157,10 +157,10 @@ class Occupancy:
         """The engine's own count of this request's cached prompt tokens; before or after its release.
 
         With the engine's `prompt_tokens`, the share of the prompt is compared, which errors in `block_tokens` do not
-        disturb. A hit more than a block short of the prediction means that the engine had evicted the first missing
-        block, and so everything that was last used no later: that is evicted here too. What is left is more than the
-        engine had room for, so the limit moves a part of the way to it, and back with reports that agree: a capacity that is believed too large, or shared with
-        others' traffic, is repaired. A hit beyond the prediction is only counted.
+        disturb. A hit well short of the prediction means that the engine had evicted the first missing block, and so
+        everything that was last used no later: that is evicted here too. What is left is more than the engine had
+        room for, so the limit moves a part of the way to it, and back with reports that agree: a capacity that is
+        believed too large, or shared with others' traffic, is repaired. A hit beyond the prediction is only counted.
         """
         if prompt_tokens:
             hit = hit_tokens * pin.tokens / prompt_tokens / pin.block_tokens
