@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from rich.console import Console
+from rich import box
+from rich.console import Console, ConsoleOptions
 from rich.table import Table
 
 from kvroute.router.control.contract import CandidateCost, Explanation, ScorerSeconds
+
+MOST_ROWS = 20
+_PLAIN: dict[str, Any] = {"soft_wrap": True, "markup": False, "highlight": False}
 
 
 def print_explanation(answer: dict[str, Any], console: Console) -> None:
     """Print what `POST /explain` answered. Raises msgspec.ValidationError when it is something else."""
     explanation = msgspec.convert(answer, Explanation)
-    console.print(_table(explanation), soft_wrap=False)
-    for line in (*explanation.reasons, sentence(explanation)):
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    shown, silent = _scorers(explanation)
+    subject = f"policy {explanation.policy}, model {explanation.model}"
+    console.print(f"{subject}, {explanation.prompt_tokens} prompt tokens; in seconds", **_PLAIN)
+    table = _table(explanation, shown)
+    if not console.is_terminal:  # a pipe has no width to keep to
+        table.width = max(console.width, console.measure(table, options=_unbounded(console)).maximum)
+    console.print(table, crop=False, overflow="ignore")
+    for line in (*_notes(explanation, silent), *explanation.reasons, sentence(explanation)):
+        console.print(line, **_PLAIN)
 
 
 def sentence(explanation: Explanation) -> str:
@@ -50,27 +61,48 @@ def _rank(candidate: CandidateCost) -> float:
     return float("inf")
 
 
-def _table(explanation: Explanation) -> Table:
-    names = list(dict.fromkeys(entry.scorer for candidate in explanation.candidates for entry in candidate.scorers))
-    parts = {entry.scorer: entry.part for candidate in explanation.candidates for entry in candidate.scorers}
-    table = Table(
-        title=f"policy {explanation.policy}, model {explanation.model}, {explanation.prompt_tokens} prompt tokens",
-        title_justify="left",
-        caption="seconds; columns marked * fall on other requests and are not part of the time to first token",
-        caption_justify="left",
-    )
+def _scorers(explanation: Explanation) -> tuple[dict[str, str], list[str]]:
+    """Name and part of the scorers that said something of anybody, and the names of those that did not."""
+    said: dict[str, str] = {}
+    all_names: dict[str, None] = {}
+    for candidate in explanation.candidates:
+        for entry in candidate.scorers:
+            all_names[entry.scorer] = None
+            if entry.seconds is None or entry.seconds >= 0.0005:
+                said[entry.scorer] = entry.part
+    return {name: said[name] for name in all_names if name in said}, [name for name in all_names if name not in said]
+
+
+def _table(explanation: Explanation, scorers: dict[str, str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("replica", overflow="fold")
     table.add_column("cached", justify="right")
-    for name in names:
-        table.add_column(name + ("*" if parts[name] == "cost" else ""), justify="right")
+    for name, part in scorers.items():
+        table.add_column(name + ("*" if part == "cost" else ""), justify="right")
     table.add_column("total", justify="right")
     table.add_column("TTFT", justify="right")
-    for candidate in sorted(explanation.candidates, key=lambda c: (not c.chosen, _rank(c))):
-        table.add_row(*_row(candidate, names), style="bold green" if candidate.chosen else None)
+    ranked = sorted(explanation.candidates, key=lambda c: (not c.chosen, _rank(c)))
+    for candidate in ranked[:MOST_ROWS]:
+        table.add_row(*_row(candidate, scorers), style="bold green" if candidate.chosen else None)
     return table
 
 
-def _row(candidate: CandidateCost, names: list[str]) -> list[str]:
+def _notes(explanation: Explanation, silent: list[str]) -> list[str]:
+    notes = []
+    if len(explanation.candidates) > MOST_ROWS:
+        notes.append(f"{len(explanation.candidates) - MOST_ROWS} more replicas, each dearer than these")
+    if any(entry.part == "cost" for candidate in explanation.candidates for entry in candidate.scorers):
+        notes.append("* falls on other requests, or later: no part of the time to first token")
+    if silent:
+        notes.append("0 everywhere: " + ", ".join(silent))
+    return notes
+
+
+def _unbounded(console: Console) -> ConsoleOptions:
+    return console.options.update(width=10_000)
+
+
+def _row(candidate: CandidateCost, names: Iterable[str]) -> list[str]:
     said = {entry.scorer: entry for entry in candidate.scorers}
     cells = [("> " if candidate.chosen else "  ") + candidate.name, str(candidate.hit_tokens)]
     for name in names:

@@ -72,18 +72,43 @@ def test_a_policy_without_seconds_still_explains() -> None:
     assert sentence(explained) == "a starts in 0.50 s; b: 0.50 s"
 
 
-def test_the_table() -> None:
-    """Chosen first, a column per scorer, costs marked, weights shown, reasons and sentence below."""
-    console = Console(file=io.StringIO(), width=120)
-    print_explanation(msgspec.to_builtins(EXPLAINED), console)
+def printed(explanation: Explanation, width: int = 80) -> str:
+    """What it looks like in a pipe."""
+    console = Console(file=io.StringIO(), width=width)
+    print_explanation(msgspec.to_builtins(explanation), console)
     assert isinstance(console.file, io.StringIO)
-    text = console.file.getvalue()
+    return console.file.getvalue()
+
+
+def test_the_table() -> None:
+    """Chosen first, a column per scorer that says something, costs marked, weights shown, reasons below."""
+    text = printed(EXPLAINED)
     assert "policy latency, model m, 4000 prompt tokens" in text
     assert text.index("> replica-3") < text.index("replica-1")
     assert "congestion*" in text
     assert "0.010 x0.5" in text
+    assert "0 everywhere: wait" in text
     assert "a tie was broken by the longer prefix" in text
     assert "replica-3 starts in 0.21 s" in text
+
+
+def test_a_pipe_gets_whole_cells() -> None:
+    """Many scorers and long names are not folded into unreadable columns."""
+    name = "a-replica-with-quite-a-long-name.example.internal:8000"
+    scorers = tuple(ScorerSeconds(f"scorer-{number}", "start", 0.125) for number in range(12))
+    wide = msgspec.structs.replace(EXPLAINED.candidates[1], name=name, scorers=scorers)
+    text = printed(msgspec.structs.replace(EXPLAINED, candidates=(wide,)), width=40)
+    assert f"> {name}" in text
+    assert all(f"scorer-{number} " in text for number in range(12))
+
+
+def test_a_large_fleet_is_cut_to_the_cheapest() -> None:
+    """Twenty rows, and how many more there are."""
+    many = tuple(candidate(f"r{number:03}", number, 0.1, 0.0, chosen=number == 0) for number in range(300))
+    text = printed(msgspec.structs.replace(EXPLAINED, candidates=many[::-1]))
+    assert "r019" in text
+    assert "r020" not in text
+    assert "280 more replicas" in text
 
 
 def test_what_is_no_explanation_is_refused() -> None:
