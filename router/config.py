@@ -23,13 +23,17 @@ class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the router listens."""
 
     host: str = "0.0.0.0"
+    """Address for clients."""
     port: int = 8080
+    """Port for clients; 0 picks a free one."""
     control_host: str = "127.0.0.1"
     """The control plane can drain replicas and shows prompts' fate: it stays on loopback unless told otherwise."""
     control_port: int = 8081
+    """Port of the admin API and dashboard; 0 picks a free one."""
     tls_cert: str | None = None
     """PEM file towards clients."""
     tls_key: str | None = None
+    """PEM file with that certificate's key."""
 
 
 class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,6 +42,7 @@ class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ca: str | None = None
     """PEM file of the authority that signed the replicas' certificates; None = the system's."""
     verify: bool = True
+    """Whether replicas' certificates are checked."""
     api_key_env: str | None = None
     """Environment variable with the key that discovery and scraping send; clients' own keys pass through."""
 
@@ -46,7 +51,9 @@ class Logging(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is written to stderr."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe line that is written."""
     format: Literal["text", "json"] = "text"
+    """Lines for people or JSON objects."""
     requests: bool = False
     """One line per request at info."""
 
@@ -55,9 +62,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything `kvroute serve` can be told. Unknown keys are faults."""
 
     backends: tuple[str, ...] = ()
+    """Engines to route to: `URL[,role=R][,model=M][,slots=N][,label.K=V]` each."""
     backends_file: str | None = None
     """One backend a line; read again when it changes."""
     policy: str | PolicySpec = "latency"
+    """A policy's name, or a mapping with its `name` and `options`."""
     scorers: tuple[ScorerSpec, ...] = ()
     """Scorers with weights: added to `policy`'s sum, or replacing those of the same name."""
     listen: Listen = Listen()
@@ -68,12 +77,15 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     step: StepTime = StepTime()
     """Prior of the step model; learned factors correct it."""
     text_block_bytes: int = 512
-    """Block size of the text lens."""
+    """Block size of the text lens [bytes]."""
     retry_share: float = 0.1
+    """Retries after body bytes were sent, as a share of all requests."""
     management: bool = False
     """Send the engines' management paths to every replica instead of answering 403."""
     trust_kv_transfer_params: bool = False
+    """Pass clients' `kv_transfer_params` on; an engine can be killed with them."""
     session_header: str = "x-session-id"
+    """Header with the client's session key, for policies that use one."""
     replica_header: bool = False
     """Name the replica in each response as X-Kvroute-Replica."""
     seed: int = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class StepTime(msgspec.Struct, frozen=True):
+class StepTime(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Seconds of one engine step: c0 + c1*batch + c2*kv_tokens + c3*prefill_tokens + c4*sum(n*(ctx + n/2)).
 
     The default is an 8B model on an H100. Live replicas need no better: a learned factor per replica multiplies it.

@@ -19,7 +19,7 @@ class State(enum.Enum):
     """Half open: one active check is out, and decides."""
 
 
-class Limits(msgspec.Struct, frozen=True):
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of a breaker; times in seconds."""
 
     failures: int = 3

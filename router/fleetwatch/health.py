@@ -15,13 +15,15 @@ from kvroute.router.fleetwatch.breaker import Breaker, Limits, State
 from kvroute.router.fleetwatch.engine_client import EngineClient, Unreachable
 
 
-class HealthSettings(msgspec.Struct, frozen=True):
+class HealthSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Times in seconds."""
 
     interval: float = 2.0
+    """Time between checks of an endpoint that is well."""
     timeout: float = 5.0
     """Generous: an engine that tokenises long prompts answers late, but is not dead."""
     path: str = "/health"
+    """What is asked for; 200 means well."""
     per_second: float = 50.0
     """Checks a second over the whole fleet; failed requests have an endpoint checked at once all the same."""
     limits: Limits = Limits()

@@ -31,11 +31,13 @@ class ScrapeSink(Protocol):
         ...
 
 
-class ScrapeSettings(msgspec.Struct, frozen=True):
+class ScrapeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Times in seconds."""
 
     interval: float = 1.0
+    """Time between reads of one engine's `/metrics`."""
     timeout: float = 2.0
+    """Longest wait for a page."""
     slowest: float = 15.0
     """Longest wait between tries at an engine whose `/metrics` fails."""
     per_second: float = 100.0

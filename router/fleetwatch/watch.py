@@ -52,7 +52,7 @@ class FleetListener(ScrapeSink, Protocol):
         ...
 
 
-class WatchSettings(msgspec.Struct, frozen=True):
+class WatchSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Times in seconds."""
 
     health: HealthSettings = HealthSettings()
@@ -60,6 +60,7 @@ class WatchSettings(msgspec.Struct, frozen=True):
     discover_every: float = 30.0
     """Time between looks at `/v1/models` of an engine that serves."""
     discover_timeout: float = 5.0
+    """Longest wait for `/v1/models`."""
     discover_retry: float = 0.25
     """First wait after `/v1/models` failed at an engine whose `/health` is good; doubles up to 5 s."""
 
