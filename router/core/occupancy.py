@@ -64,7 +64,9 @@ class Occupancy:
         self._capacity[row] = capacity
         replica = self._replicas.get(row)
         if replica is not None and replica.capacity != capacity:
-            replica.capacity = replica.limit = capacity
+            doubted = replica.limit < 0.99 * replica.capacity
+            replica.limit = min(capacity, replica.limit) if doubted else capacity
+            replica.capacity = capacity
             self._evict(row, replica)
 
     def active_tokens(self, row: int) -> float:

@@ -169,7 +169,7 @@ def test_uneven_text_is_no_shortfall() -> None:
 
 
 def test_the_limit_follows_reports_both_ways() -> None:
-    """Shortfalls lower what a replica is taken to hold; agreement raises it again; a new capacity starts afresh."""
+    """Shortfalls lower what a replica is taken to hold, whatever capacity is stated next; agreement raises it again."""
     occupancy = Occupancy(Index())
     occupancy.set_capacity(0, 1000 * BLOCK)
     prompt = keys(range(20))
@@ -180,8 +180,12 @@ def test_the_limit_follows_reports_both_ways() -> None:
     assert low == (1000 - 980 / 4) * BLOCK
     occupancy.reported(pin, 20 * BLOCK)
     assert low < occupancy.limit_tokens(0) < 1000 * BLOCK
+    raised = occupancy.limit_tokens(0)
     occupancy.set_capacity(0, 900 * BLOCK)
-    assert occupancy.limit_tokens(0) == 900 * BLOCK
+    assert occupancy.limit_tokens(0) == raised
+    occupancy.set_capacity(0, 500 * BLOCK)
+    occupancy.set_capacity(0, 600 * BLOCK)
+    assert occupancy.limit_tokens(0) == 600 * BLOCK
 
 
 def _replay(seed: int, believed: int, real: int, *, report: bool) -> float:
