@@ -35,7 +35,7 @@ class Exchange:
     """Implements the data plane's Exchange: reports go to the ledger, the estimate, the index and the metrics."""
 
     __slots__ = (
-        "_costly",
+        "_broken",
         "_decision",
         "_settled",
         "_started",
@@ -68,7 +68,7 @@ class Exchange:
     ) -> None:
         self._traffic = traffic
         self._started = now
-        self._costly = 0
+        self._broken: frozenset[str] = frozenset()
         self._tried: frozenset[str] = frozenset()
         self._settled = False
         self._status = 0
@@ -139,8 +139,9 @@ class Exchange:
         if failure is not Failure.STALE:
             self._tried |= {replica.name}
         if failure in COSTLY:
-            self._costly += 1
-            if self._costly > 1:
+            # Counted by endpoint: a dying one first drops the kept connection, then resets the fresh one.
+            self._broken |= {self.endpoint.name}
+            if len(self._broken) > 1:
                 self._traffic.observed.poisoned += 1
                 return self._traffic.bad_gateway("two replicas failed on this request; it is not tried a third time")
             if not self._traffic.budget.spend():

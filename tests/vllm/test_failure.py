@@ -26,6 +26,8 @@ class Ending:
     """At least one token had arrived."""
     whole: bool
     """The stream came to its end mark."""
+    error: bytes = b""
+    """What was answered instead of a stream."""
 
 
 def _ask(port: int, client: int, number: int) -> Ending:
@@ -36,6 +38,8 @@ def _ask(port: int, client: int, number: int) -> Ending:
     with opened(port, "/v1/completions", body) as connection:
         try:
             reply = connection.getresponse()
+            if reply.status != 200:
+                return Ending(reply.status, False, False, reply.read())
             for last in events(reply):
                 began = began or bool(content(last))
         except (OSError, http.client.HTTPException):
