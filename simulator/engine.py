@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import TypeAlias
 
 import msgspec
 
 from kvroute.router.core.steptime import StepTime
 from kvroute.simulator.cache import PrefixCache
 from kvroute.simulator.sequence import EngineRequest, Phase, Sequence
+from kvroute.simulator.step import Change, Cleared, Output, Removed, Step, Stored
 from kvroute.simulator.steptime import step_seconds
 
 
@@ -27,49 +27,6 @@ class Limits(msgspec.Struct, frozen=True):
     """Tokens a block."""
     max_num_seqs: int = 256
     max_num_batched_tokens: int = 2048
-
-
-class Stored(msgspec.Struct, frozen=True):
-    """Blocks `first .. first + count` of a sequence are cached from now on."""
-
-    sequence: Sequence
-    first: int
-    count: int
-
-
-class Removed(msgspec.Struct, frozen=True):
-    """One cached block was evicted."""
-
-    key: int
-
-
-class Cleared(msgspec.Struct, frozen=True):
-    """The whole cache was forgotten."""
-
-
-Change: TypeAlias = Stored | Removed | Cleared
-
-
-class Output(msgspec.Struct, frozen=True):
-    """A sequence came forward by `tokens` output tokens."""
-
-    sequence: Sequence
-    first: int
-    """How many it had before."""
-    tokens: int
-    finished: bool
-
-
-class Step(msgspec.Struct, frozen=True):
-    """What happened between two moments: one scheduler step, or several equal ones taken together."""
-
-    start: float
-    end: float
-    outputs: list[Output]
-    changes: list[Change]
-    """In the order in which they happened; visible from `end` on."""
-    tokens: int
-    """Tokens computed, prompt and output."""
 
 
 class Totals(msgspec.Struct):

@@ -16,7 +16,7 @@ from kvroute.router.testing.wire import (
     check_length,
     check_rank,
     check_sampling,
-    demand,
+    demand_messages,
     event,
     read_object,
     reply,
@@ -51,7 +51,7 @@ async def completions(service: Service, request: web.Request) -> web.StreamRespo
 async def chat_completions(service: Service, request: web.Request) -> web.StreamResponse:
     """POST /v1/chat/completions."""
     fields = await read_object(request)
-    messages = demand(fields, "messages")
+    messages = demand_messages(fields)
     model = served_model(fields, service.options)
     if not messages:
         raise Refusal(400, "Cannot apply chat template to an empty conversation. Provide at least one message.")
@@ -94,7 +94,10 @@ def _prompts(service: Service, fields: dict[str, Any]) -> list[list[int]]:
         message = "Either prompt or prompt_embeds must be provided and non-empty. (parameter=prompt)"
         raise Refusal(400, message, param="prompt")
     several = isinstance(prompt, list) and not isinstance(prompt[0], int)
-    return [tokens_of(service, one) for one in (prompt if several else [prompt])]
+    prompts = [tokens_of(service, one) for one in (prompt if several else [prompt])]
+    if not all(prompts):
+        raise Refusal(400, "The decoder prompt cannot be empty")
+    return prompts
 
 
 def tokens_of(service: Service, prompt: object) -> list[int]:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 from kvroute.router.core.steptime import StepTime
 from kvroute.router.testing.work import Content, Exchange
-from kvroute.simulator.engine import Engine, Limits, Step
+from kvroute.simulator.engine import Engine, Limits
 from kvroute.simulator.sequence import EngineRequest, Sequence
+from kvroute.simulator.step import Step
 
 
 class LiveEngine:

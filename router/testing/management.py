@@ -12,7 +12,7 @@ from kvroute.router.testing import metrics
 from kvroute.router.testing.completions import tokens_of
 from kvroute.router.testing.replies import VERSION
 from kvroute.router.testing.service import Service
-from kvroute.router.testing.wire import Refusal, demand, read_object, reply, served_model
+from kvroute.router.testing.wire import Refusal, demand, demand_messages, read_object, reply, served_model
 
 
 async def health(service: Service, request: web.Request) -> web.Response:
@@ -70,7 +70,7 @@ async def tokenize(service: Service, request: web.Request) -> web.Response:
     served_model(fields, service.options)
     if "messages" in fields:
         tokens = service.tokenizer.chat(
-            fields["messages"],
+            demand_messages(fields),
             fields.get("tools"),
             generation=fields.get("add_generation_prompt", True) is not False,
             open_end=fields.get("continue_final_message") is True,

@@ -15,6 +15,7 @@ from kvroute.router.testing.wire import (
     check_rank,
     check_sampling,
     demand,
+    demand_messages,
     named_event,
     read_object,
     reply,
@@ -53,7 +54,7 @@ async def count_tokens(service: Service, request: web.Request) -> web.Response:
 
 
 def _prompt(service: Service, fields: dict[str, Any]) -> list[int]:
-    turns = list(demand(fields, "messages"))
+    turns = list(demand_messages(fields))
     if fields.get("system"):
         turns.insert(0, {"role": "system", "content": content_text({"content": fields["system"]})})
     return service.tokenizer.chat(turns, fields.get("tools"))

@@ -6,7 +6,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from kvroute.router.testing.options import Options
 from kvroute.router.testing.work import Content
-from kvroute.simulator.engine import Engine, Output, Step
+from kvroute.simulator.engine import Engine
+from kvroute.simulator.step import Output, Step
 
 CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 _SECONDS = (0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0)

@@ -60,6 +60,9 @@ _GET: dict[str, Handler] = {
 class StandInEngine:
     """A stand-in engine in this process: `async with StandInEngine(Options(...)) as engine: engine.url`.
 
+    It has no model: sampling parameters are checked but change nothing, there are no logprobs, stop strings or tool
+    calls, and a reply ends at its limit (or, without one, at `Options.output_tokens`).
+
     After `stop` it can be started again, on the same port, as a fresh engine: cold cache, counters at zero.
     """
 

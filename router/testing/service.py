@@ -16,8 +16,8 @@ from kvroute.router.testing.metrics import Metrics
 from kvroute.router.testing.options import Options
 from kvroute.router.testing.tokenizer import Tokenizer
 from kvroute.router.testing.work import Content, Exchange
-from kvroute.simulator.engine import Step
 from kvroute.simulator.sequence import EngineRequest
+from kvroute.simulator.step import Step
 from kvroute.simulator.steptime import from_rates
 
 

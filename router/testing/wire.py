@@ -90,6 +90,14 @@ def demand(fields: dict[str, Any], name: str) -> Any:
     return fields[name]
 
 
+def demand_messages(fields: dict[str, Any]) -> list[dict[str, Any]]:
+    """The field `messages`, a list of objects."""
+    messages = demand(fields, "messages")
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise _validation("list_type", "body.messages", "Input should be a valid list", type(messages).__name__)
+    return messages
+
+
 def served_model(fields: dict[str, Any], options: Options) -> str:
     """The model that the request names, or the only one; an unknown one is vLLM's 404."""
     name = fields.get("model")

@@ -11,8 +11,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from kvroute.router.core.steptime import StepTime
-from kvroute.simulator.engine import Cleared, Engine, Limits, Removed, Step, Stored
+from kvroute.simulator.engine import Engine, Limits
 from kvroute.simulator.sequence import EngineRequest, Phase, Sequence
+from kvroute.simulator.step import Cleared, Removed, Step, Stored
 from kvroute.simulator.steptime import from_rates, step_seconds
 
 RATES = from_rates(prefill_rate=1000.0, decode_rate=10.0)

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from kvroute.router.testing.blockkeys import chain
-from kvroute.simulator.engine import Cleared, Engine, Limits, Removed, Step, Stored
+from kvroute.simulator.engine import Engine, Limits
 from kvroute.simulator.sequence import EngineRequest, Sequence
+from kvroute.simulator.step import Cleared, Removed, Step, Stored
 from kvroute.simulator.steptime import from_rates
 
 CAPTURES = Path(__file__).parents[3] / "shared" / "data" / "vllm_captures"

@@ -234,3 +234,42 @@ async def test_running_and_waiting_are_told_while_they_last(session: aiohttp.Cli
         assert await _metric(session, engine, "vllm:num_requests_waiting") == 1
         await _post(session, f"{engine.url}/resume", {})
         assert [status for status, _ in await asyncio.gather(*asking)] == [200, 200]
+
+
+async def test_a_half_closed_connection_is_dropped_without_a_reply() -> None:
+    """As vLLM's server does, the stand-in drops a client that has closed its sending side."""
+    async with StandInEngine(Options(decode_rate=20)) as engine:
+        reader, writer = await asyncio.open_connection("127.0.0.1", engine.port)
+        body = json.dumps({"prompt": "x", "max_tokens": 100}).encode()
+        head = (
+            f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        )
+        writer.write(head.encode() + b"\r\n\r\n" + body)
+        await _until(lambda: engine.running == 1)
+        writer.write_eof()
+        assert await reader.read() == b""
+        await _until(lambda: engine.aborted == 1)
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": "hi"}),
+        ("/v1/chat/completions", {"messages": ["hi"]}),
+        ("/v1/completions", {"prompt": [[]]}),
+        ("/v1/completions", {"prompt": ["", "x"]}),
+        ("/v1/completions", {"prompt": [1, "x"]}),
+        ("/v1/completions", {"prompt": {"a": 1}}),
+        ("/v1/messages", {"messages": [{"role": "user", "content": "x"}]}),
+        ("/v1/responses", {}),
+        ("/tokenize", {"messages": 5}),
+        ("/detokenize", {}),
+    ],
+)
+async def test_nonsense_is_answered_400(session: aiohttp.ClientSession, path: str, body: dict[str, Any]) -> None:
+    """Fields of a wrong type get vLLM's error shape, never a 500."""
+    async with StandInEngine(Options(decode_rate=1000)) as engine:
+        status, reply = await _post(session, engine.url + path, body)
+        assert status == 400
+        assert set(reply["error"]) == {"message", "type", "param", "code"}
