@@ -44,7 +44,7 @@ class Row(msgspec.Struct, frozen=True):
 async def run_demo(
     console: Console,
     policies: Sequence[str] = ("round-robin", "latency"),
-    seconds: float = 18.0,
+    seconds: float = 16.0,
     shape: ChatShape = ChatShape(),  # noqa: B008 - frozen
 ) -> list[Row]:
     """Drive the same chats through the router, once per policy, over the same engines with their caches cleared.
@@ -186,7 +186,7 @@ async def _interruptible(console: Console, seconds: float) -> list[Row]:
 
 @click.command()
 @click.option(
-    "--seconds", type=click.FloatRange(min=2), default=18.0, show_default=True, help="How long each policy is driven."
+    "--seconds", type=click.FloatRange(min=2), default=16.0, show_default=True, help="How long each policy is driven."
 )
 def demo(seconds: float) -> None:
     """Compare round-robin with the default policy on four stand-in engines. Needs no GPU and no model."""

@@ -41,7 +41,7 @@ _DEFAULT = Options()
 )
 @click.option("--speed", type=float, default=_DEFAULT.speed, show_default=True, help="Engine seconds per real second.")
 @click.option(
-    "--startup-seconds", type=float, default=0.0, show_default=True, help="Answer 503 for so long after start."
+    "--startup-seconds", type=float, default=0.0, show_default=True, help="Refuse connections for so long after start."
 )
 @click.option("--events-port", type=int, help="Publish KV events here (ZMQ PUB); 0 picks a free port.")
 @click.option("--replay-port", type=int, help="Answer KV event replays here (ZMQ ROUTER); 0 picks a free port.")

@@ -158,6 +158,9 @@ class Publisher:
 
 
 def _bind(socket: zmq.Socket[bytes] | zmq.asyncio.Socket, host: str, port: int) -> int:
+    if ":" in host:
+        socket.setsockopt(zmq.IPV6, 1)
+        host = f"[{host}]"
     if port:
         socket.bind(f"tcp://{host}:{port}")
         return port

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import socket
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TypeAlias
@@ -71,22 +72,20 @@ class StandInEngine:
         self._port = self._options.port
         self._service: Service | None = None
         self._runner: web.AppRunner | None = None
+        self._listening: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Listen; answers 503 until its start-up time is over."""
+        """Listen, at once or (in the background) when the start-up time is over; the port is taken in any case."""
         service = self._service = Service(self._options)
-        self._runner = web.AppRunner(
+        runner = self._runner = web.AppRunner(
             _application(service), access_log=None, handler_cancellation=True, shutdown_timeout=0.1
         )
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, self._options.host, self._port, reuse_address=True)
-        await site.start()
-        self._port = self._runner.addresses[0][1]
-        loop = asyncio.get_running_loop()
-        if self._options.startup_seconds > 0:
-            loop.call_later(self._options.startup_seconds, setattr, service, "ready", True)
-        else:
-            service.ready = True
+        await runner.setup()
+        taken = _bound_socket(self._options.host, self._port)
+        self._port = taken.getsockname()[1]
+        self._listening = asyncio.create_task(_listen(runner, taken, self._options.startup_seconds))
+        if not self._options.startup_seconds:
+            await self._listening
 
     async def stop(self) -> None:
         """Drop all connections and stop listening."""
@@ -97,6 +96,9 @@ class StandInEngine:
             for connection in server.connections:
                 if connection.transport is not None:
                     connection.transport.abort()
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
         await self._runner.cleanup()
         await self._service.close()
         self._runner = None
@@ -169,6 +171,23 @@ class StandInEngine:
         return self.service.live.engine.totals.hit_tokens
 
 
+def _bound_socket(host: str, port: int) -> socket.socket:
+    """A socket that has its port but does not listen yet: connecting to it is refused, as while vLLM loads."""
+    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.bind((host, port))
+    return made
+
+
+async def _listen(runner: web.AppRunner, taken: socket.socket, after: float) -> None:
+    try:
+        await asyncio.sleep(after)
+        await web.SockSite(runner, taken).start()
+    except asyncio.CancelledError:
+        taken.close()
+        raise
+
+
 def _application(service: Service) -> web.Application:
     application = web.Application(client_max_size=1 << 30, middlewares=[_front(service)])
     router = application.router
@@ -201,7 +220,7 @@ def _generating(service: Service, handler: Handler) -> Callable[[web.Request], A
 
 
 def _front(service: Service) -> Callable[..., Awaitable[web.StreamResponse]]:
-    """What every answer goes through: start-up, the API key, error shapes, the request id's echo."""
+    """What every answer goes through: the API key, error shapes, the request id's echo."""
     options = service.options
     echo = options.enable_request_id_headers
     demanded = f"Bearer {options.api_key}" if options.api_key else None
@@ -210,8 +229,6 @@ def _front(service: Service) -> Callable[..., Awaitable[web.StreamResponse]]:
     async def front(
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        if not service.ready:
-            return reply({"detail": "starting"}, 503)
         if demanded and request.path.startswith("/v1") and request.headers.get("Authorization") != demanded:
             return reply({"error": "Unauthorized"}, 401)
         response: web.StreamResponse

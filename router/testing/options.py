@@ -32,7 +32,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     speed: float = 1.0
     """How many engine seconds pass in one real second."""
     startup_seconds: float = 0.0
-    """How long every path answers 503 after start: a model that is still loading."""
+    """How long connections are refused after start: a model that is still loading."""
     output_tokens: int = 128
     """Length of a reply whose request sets no limit (completions: vLLM's 16)."""
     events_port: int | None = None

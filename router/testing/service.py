@@ -57,7 +57,6 @@ class Service:
         """Requests whose client went away."""
         self.in_flight = 0
         self.sleep_level = 0
-        self.ready = False
         self._lora_ids = {name: index for index, name in enumerate(options.loras, 1)}
 
     async def close(self) -> None:

@@ -213,14 +213,30 @@ async def test_a_key_is_demanded_where_one_is_set(session: aiohttp.ClientSession
             assert reply.status == 200
 
 
-async def test_answers_503_while_it_starts(session: aiohttp.ClientSession) -> None:
-    """During its start-up time nothing is served."""
-    async with StandInEngine(Options(startup_seconds=0.1)) as engine:
-        async with session.get(f"{engine.url}/health") as reply:
-            assert reply.status == 503
-        await _until(lambda: engine.service.ready)
-        async with session.get(f"{engine.url}/health") as reply:
-            assert reply.status == 200
+async def test_connections_are_refused_while_it_starts(session: aiohttp.ClientSession) -> None:
+    """During its start-up time it has its port but does not listen; then it serves."""
+
+    async def healthy() -> bool:
+        try:
+            async with session.get(f"{engine.url}/health") as reply:
+                return reply.status == 200
+        except aiohttp.ClientConnectorError:
+            return False
+
+    async with StandInEngine(Options(startup_seconds=0.2)) as engine:
+        assert not await healthy()
+        async with asyncio.timeout(5):
+            while not await healthy():  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+    async with StandInEngine(Options(startup_seconds=60)) as engine:
+        assert not await healthy()
+
+
+async def test_listens_on_ipv6(session: aiohttp.ClientSession) -> None:
+    """A numeric IPv6 host works, events included; the URL has it in brackets."""
+    async with StandInEngine(Options(host="::1", events_port=0)) as engine:
+        assert engine.url.startswith("http://[::1]:")
+        assert (await _post(session, f"{engine.url}/v1/completions", {"prompt": "x", "max_tokens": 1}))[0] == 200
 
 
 async def test_running_and_waiting_are_told_while_they_last(session: aiohttp.ClientSession) -> None:
