@@ -15,10 +15,11 @@ from typing import Protocol, cast
 
 from kvroute.router.dataplane.contract import Exchange, Handler, Outcome, Reply
 from kvroute.router.dataplane.framing import Chunked, Counted, Framing, FramingError
-from kvroute.router.dataplane.heads import CHUNKED, HeadError, RequestHead, read_request
+from kvroute.router.dataplane.headers import CHUNKED, HeadError, same_again
 from kvroute.router.dataplane.limits import Limits
 from kvroute.router.dataplane.relay import Plane, Relay
 from kvroute.router.dataplane.replies import overloaded, refusal, wire
+from kvroute.router.dataplane.request_head import RequestHead, Shape, first_request, next_request, read_request
 from kvroute.router.dataplane.tunnel import Tunnel
 
 _log = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class Client(asyncio.Protocol):
         "_pieces",
         "_request",
         "_server",
+        "_shape",
         "_task",
         "deadline",
         "full",
@@ -94,6 +96,8 @@ class Client(asyncio.Protocol):
         self._buffer = b""
         self._partial = False
         self._advancing = False
+        self._shape: Shape | None = None
+        """The last request's, by which the next is likely to be recognised."""
         self._request: RequestHead | None = None
         self._framing: Framing
         self._pieces: list[bytes] = []
@@ -177,33 +181,46 @@ class Client(asyncio.Protocol):
         """Read one head, and what is there of its body. False when more bytes must come first."""
         buffer = self._buffer
         server = self._server
-        limits = server.limits
+        shape = self._shape
+        again = same_again(shape.front, shape.back, buffer) if shape is not None else None
+        if again is not None and shape is not None:
+            digits, end = again
+            request = next_request(shape, digits, server.next_id())
+            if request is not None:
+                return self._begin(request, buffer, end)
         if buffer[0] == 13:
             while buffer.startswith(b"\r\n"):
                 buffer = buffer[2:]
             self._buffer = buffer
         end = buffer.find(b"\r\n\r\n") + 4
-        if end == 3 or end > limits.head_bytes:
+        if end == 3 or end > server.limits.head_bytes:
             return self._incomplete_head()
         raw = buffer if end == len(buffer) else buffer[:end]
-        self._buffer = buffer[end:]
-        self._partial = False
-        server.counters.requests += 1
         try:
-            request = read_request(raw, server.next_id(), self._peer, server.scheme)
+            shape = read_request(raw, self._peer, server.scheme)
         except HeadError as error:
             self.refuse(refusal(error.status, error.message))
             return False
+        self._shape = shape if shape.back else None
+        return self._begin(first_request(shape, server.next_id()), buffer, end)
+
+    def _begin(self, request: RequestHead, buffer: bytes, end: int) -> bool:
+        """A head is read and ends at `end` of the buffer: admit it, and go on to its body."""
+        server = self._server
+        server.counters.requests += 1
         self._request = request
-        if request.length > limits.body_bytes:
-            self.refuse(refusal(413, f"the body is larger than {limits.body_bytes} bytes"))
+        self._partial = False
+        length = request.length
+        if length > server.limits.body_bytes:
+            self.refuse(refusal(413, f"the body is larger than {server.limits.body_bytes} bytes"))
             return False
         reply = server.handler.admit(request.head)
         if reply is None:
-            return self._begin_body(request)
-        if request.length:
+            return self._begin_body(request, buffer, end)
+        if length:
             self.refuse(reply)
             return False
+        self._buffer = buffer[end:]
         self.state = State.BUSY
         self.answer(reply)
         return True
@@ -222,25 +239,21 @@ class Client(asyncio.Protocol):
             self.deadline = monotonic() + limits.header_seconds
         return False
 
-    def _begin_body(self, request: RequestHead) -> bool:
+    def _begin_body(self, request: RequestHead, buffer: bytes, end: int) -> bool:
         length = request.length
-        buffer = self._buffer
-        if 0 <= length <= len(buffer):
-            if length == len(buffer):
-                self._buffer = b""
-            else:
-                self._buffer = buffer[length:]
-                buffer = buffer[:length]
+        stop = end + length
+        if end <= stop <= len(buffer):
+            self._buffer = buffer[stop:]
             if self._hold(length):
-                self._dispatch(request, buffer)
+                self._dispatch(request, buffer[end:stop])
             return True
         self._framing = Chunked() if length == CHUNKED else Counted(length)
         self.state = State.BODY
         self.deadline = monotonic() + self._server.limits.body_seconds
         self._buffer = b""
-        if buffer:
-            self._read_body(buffer)
-        elif request.expects:
+        if end < len(buffer):
+            self._read_body(buffer[end:])
+        elif request.shape.expects:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return True
 
@@ -283,7 +296,7 @@ class Client(asyncio.Protocol):
         self.deadline = inf
         handler = self._server.handler
         result: Reply | Exchange | Awaitable[Reply | Exchange]
-        if request.websocket:
+        if request.shape.websocket:
             result = handler.tunnel(request.head, monotonic())
         else:
             result = handler.handle(request.head, body, monotonic())
@@ -323,11 +336,11 @@ class Client(asyncio.Protocol):
         """Send an answer of our own, then read on or close."""
         request = self._request
         assert request is not None
-        keep = request.keep_alive and not reply.close and not self._server.draining
+        keep = request.shape.keep_alive and not reply.close and not self._server.draining
         connection = b"" if keep else b"Connection: close\r\n"
-        if keep and request.old:
+        if keep and request.shape.old:
             connection = b"Connection: keep-alive\r\n"
-        self.transport.write(wire(reply, connection, request.head.method == b"HEAD"))
+        self.transport.write(wire(reply, connection, request.shape.method == b"HEAD"))
         if reply.status >= 400:
             self._server.counters.refused += 1
         self.finished(keep, monotonic())
@@ -335,7 +348,7 @@ class Client(asyncio.Protocol):
     def refuse(self, reply: Reply) -> None:
         """Answer although the request was not read to its end; the connection closes."""
         request = self._request
-        head_only = request is not None and request.head.method == b"HEAD"
+        head_only = request is not None and request.shape.method == b"HEAD"
         self.transport.write(wire(reply, b"Connection: close\r\n", head_only))
         self._server.counters.refused += 1
         self._close(monotonic())

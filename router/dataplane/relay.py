@@ -10,9 +10,11 @@ from typing import Protocol
 from kvroute.router.dataplane.contract import Endpoint, Exchange, Failure, Outcome, Reply
 from kvroute.router.dataplane.counters import Counters
 from kvroute.router.dataplane.framing import Chunked, Counted, Framing, FramingError, Unbounded
-from kvroute.router.dataplane.heads import CHUNKED, ReplyHead, RequestHead, client_head, upstream_head
+from kvroute.router.dataplane.headers import CHUNKED
 from kvroute.router.dataplane.pool import Pool
-from kvroute.router.dataplane.tail import FirstOutput, Tail
+from kvroute.router.dataplane.reply_head import ReplyHead, client_head, framing_line
+from kvroute.router.dataplane.request_head import RequestHead, upstream_head
+from kvroute.router.dataplane.tail import TAIL_BYTES, FirstOutput, Tail
 from kvroute.router.dataplane.tunnel import Tunnel
 from kvroute.router.dataplane.upstream import Upstream
 
@@ -154,39 +156,50 @@ class Relay:
     # -- what the replica's connection reports (upstream.Asker)
 
     def interim(self, raw: bytes) -> None:
-        if not self._request.old:
+        if not self._request.shape.old:
             self._caller.transport.write(raw)
 
-    def replied(self, reply: ReplyHead, data: bytes, position: int) -> None:
+    def replied(self, reply: ReplyHead, length: int, data: bytes, position: int) -> None:
         request = self._request
         exchange = self._exchange
         status = reply.status
         if status == 101:
             self._switch(reply, data, position)
             return
-        bodiless = status == 204 or status == 304 or request.head.method == b"HEAD"
+        bodiless = status == 204 or status == 304 or request.shape.method == b"HEAD"
         streaming = self._streaming = reply.events and status == 200 and not bodiless
         exchange.replied(status, streaming, monotonic())
-        self._frame(reply.length, bodiless)
+        old = request.shape.old
+        keep = self._keep = request.shape.keep_alive and not self._plane.draining
+        self._reusable = reply.keep_alive and (bodiless or length >= CHUNKED)
+        verbatim = reply.verbatim and keep and not old and status != 204 and not exchange.response_headers
+        if verbatim and length == len(data) - position and not (streaming or bodiless):
+            self._whole(reply, data, position)
+            return
+        self._frame(length, bodiless, old)
         if 200 <= status < 300 and not bodiless and not reply.opaque:
             self._tail = Tail()
-        self._reusable = reply.keep_alive and (bodiless or reply.length >= CHUNKED)
-        plain = self._recode == _RAW and self._keep and not request.old and status != 204
-        verbatim = plain and reply.verbatim and not exchange.response_headers
+        verbatim = verbatim and self._recode == _RAW
         if streaming:
             self._holding = self._inspects = self._waiting = True
             self._first = FirstOutput() if not reply.opaque else None
         elif verbatim:
             self._forward(data, position, 0)
             return
-        self._head = data[:position] if verbatim else self._client_head(reply)
+        self._head = data[:position] if verbatim else self._client_head(reply, length)
         self._forward(data, position, position)
 
-    def _frame(self, length: int, bodiless: bool) -> None:
+    def _whole(self, reply: ReplyHead, data: bytes, position: int) -> None:
+        """The usual reply that is not streamed: all of it in one segment, nothing to change."""
+        self._relayed = True
+        self._caller.transport.write(data)
+        if 200 <= reply.status < 300 and not reply.opaque:
+            self._exchange.tail(data[max(position, len(data) - TAIL_BYTES) :], False)
+        self._complete()
+
+    def _frame(self, length: int, bodiless: bool, old: bool) -> None:
         """Choose how the body is followed, and whether the client's connection can outlive it."""
-        old = self._request.old
         self._recode = _RAW
-        self._keep = self._request.keep_alive and not self._plane.draining
         if bodiless:
             self._framing = Counted(0)
         elif length >= 0:
@@ -199,15 +212,17 @@ class Relay:
                 self._recode = _UNWRAP if old else _WRAP
                 self._inspects = True
 
-    def _client_head(self, reply: ReplyHead) -> bytes:
-        framing = b"" if reply.status == 204 else b"".join(reply.framing)
+    def _client_head(self, reply: ReplyHead, length: int) -> bytes:
+        old = self._request.shape.old
         if self._recode == _WRAP:
             framing = b"Transfer-Encoding: chunked\r\n"
-        elif reply.length == CHUNKED and self._request.old:
+        elif reply.status == 204 or (length == CHUNKED and old):
             framing = b""
+        else:
+            framing = framing_line(reply, length)
         if not self._keep:
             framing += b"Connection: close\r\n"
-        elif self._request.old:
+        elif old:
             framing += b"Connection: keep-alive\r\n"
         return client_head(reply, framing, self._exchange.response_headers)
 
@@ -283,7 +298,7 @@ class Relay:
             return
         self._plane.counters.cut += 1
         self._settle(Outcome.FAILED, monotonic())
-        self._caller.cut(reset=self._request.old and type(self._framing) is not Counted)
+        self._caller.cut(reset=self._request.shape.old and type(self._framing) is not Counted)
 
     def upstream_full(self, full: bool) -> None:
         """The request's body waits in memory as it is: nothing to hold back."""
@@ -307,7 +322,7 @@ class Relay:
 
     def _switch(self, reply: ReplyHead, data: bytes, position: int) -> None:
         upstream = self._upstream
-        if not self._request.websocket or upstream is None:
+        if not self._request.shape.websocket or upstream is None:
             self._drop_upstream()
             self.broken(Failure.PROTOCOL)
             return

@@ -7,7 +7,7 @@ from time import monotonic
 
 from kvroute.router.dataplane.contract import Exchange, Failure, Outcome
 from kvroute.router.dataplane.counters import Counters
-from kvroute.router.dataplane.heads import ReplyHead
+from kvroute.router.dataplane.reply_head import ReplyHead
 from kvroute.router.dataplane.upstream import Upstream
 
 
@@ -27,7 +27,7 @@ class Tunnel:
     def interim(self, raw: bytes) -> None:
         """Heads are behind us."""
 
-    def replied(self, reply: ReplyHead, data: bytes, position: int) -> None:
+    def replied(self, reply: ReplyHead, length: int, data: bytes, position: int) -> None:
         """Heads are behind us."""
 
     def received(self, data: bytes) -> None:

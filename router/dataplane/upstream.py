@@ -6,8 +6,9 @@ import asyncio
 from typing import Protocol, cast
 
 from kvroute.router.dataplane.contract import Failure
-from kvroute.router.dataplane.heads import HeadError, ReplyHead, read_reply
+from kvroute.router.dataplane.headers import HeadError, same_again
 from kvroute.router.dataplane.limits import Limits
+from kvroute.router.dataplane.reply_head import ReplyHead, read_reply
 
 
 class Asker(Protocol):
@@ -17,8 +18,8 @@ class Asker(Protocol):
         """A 1xx head that is neither 100 nor 101."""
         ...
 
-    def replied(self, reply: ReplyHead, data: bytes, position: int) -> None:
-        """The final head is in: `data` begins with it, the body begins at `position`."""
+    def replied(self, reply: ReplyHead, length: int, data: bytes, position: int) -> None:
+        """The final head is in: `data` begins with it, the body begins at `position`, its length is `length`."""
         ...
 
     def received(self, data: bytes) -> None:
@@ -51,12 +52,13 @@ class Owner(Protocol):
 class Upstream(asyncio.Protocol):
     """The protocol that faces a replica. Idle when `asker` is None."""
 
-    __slots__ = ("_head", "_owner", "_seen", "address", "asker", "idle_since", "transport", "used")
+    __slots__ = ("_head", "_known", "_owner", "_seen", "address", "asker", "idle_since", "transport", "used")
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self._head = b""
         self._seen = False
+        self._known: ReplyHead | None = None
         self.asker: Asker | None = None
         self.transport: asyncio.Transport
         self.address = ""
@@ -84,8 +86,29 @@ class Upstream(asyncio.Protocol):
             self.transport.abort()
         elif self._seen:
             asker.received(data)
-        else:
+        elif self._head or not self._recognised(asker, data):
             self._read_head(asker, data)
+
+    def _recognised(self, asker: Asker, data: bytes) -> bool:
+        """Whether `data` begins with the head of the last reply again, but for its length; if so it is handed on."""
+        reply = self._known
+        if reply is None:
+            return False
+        again = same_again(reply.front, reply.back, data)
+        if again is None:
+            return False
+        digits, end = again
+        if reply.length < 0:
+            if digits:
+                return False
+            length = reply.length
+        elif digits.isdigit():
+            length = int(digits)
+        else:
+            return False
+        self._seen = True
+        asker.replied(reply, length, data, end)
+        return True
 
     def _read_head(self, asker: Asker, data: bytes) -> None:
         if self._head:
@@ -111,7 +134,8 @@ class Upstream(asyncio.Protocol):
             self._head = b""
         self._seen = True
         self._head = b""
-        return asker.replied(reply, data, end)
+        self._known = reply if reply.back else None
+        return asker.replied(reply, reply.length, data, end)
 
     def eof_received(self) -> None:
         if self.asker is not None:
