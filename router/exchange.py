@@ -142,12 +142,11 @@ class Exchange:
             # Counted by endpoint: a dying one first drops the kept connection, then resets the fresh one.
             self._broken |= {self.endpoint.name}
             if len(self._broken) > 1:
-                self._traffic.observed.poisoned += 1
+                self._traffic.observer.poisoned()
                 return self._traffic.bad_gateway("two replicas failed on this request; it is not tried a third time")
             if not self._traffic.budget.spend():
+                self._traffic.observer.budget_spent()
                 return self._traffic.bad_gateway("a replica failed on this request, and the retry budget is used up")
-        else:
-            self._traffic.observed.reconnects += 1
         decision = self._traffic.again(self.request, replica, failure, self._tried, now)
         if isinstance(decision, Reply):
             return decision
@@ -167,7 +166,8 @@ class Exchange:
     def _release(self, now: float, *, completed: bool) -> None:
         found = self._usage
         deciding, decision = self._traffic.deciding, self._decision
-        if found is not None and found.cached is not None:
+        # Of several prompts only the first is keyed, but the engine's count is of all.
+        if found is not None and found.cached is not None and self.request.sequences == 1:
             deciding.occupancy.reported(decision.lease.pin, found.cached, found.prompt)
         output = found.completion if found is not None else 0
         deciding.settle(self.request, decision, now, completed=completed, output_tokens=output)

@@ -48,7 +48,8 @@ class Facade:
 
     def replicas(self) -> list[ReplicaStatus]:
         """Every replica, listed ones that have not answered yet included."""
-        return [self._status(member, replica) for member, replica in self._membership]
+        missing = self._local.missing()
+        return [self._status(member, replica, missing) for member, replica in self._membership]
 
     def drain(self, name: str) -> None:
         """Send it nothing new. Raises KeyError when no replica has this name."""
@@ -127,7 +128,7 @@ class Facade:
         if not self._membership.drain(name, drained):
             raise KeyError(name)
 
-    def _status(self, member: Member, replica: Replica) -> ReplicaStatus:
+    def _status(self, member: Member, replica: Replica, missing: dict[str, str]) -> ReplicaStatus:
         deciding = self._traffic.deciding
         cell = replica.cells
         rate = deciding.estimate.rate(replica)
@@ -135,7 +136,7 @@ class Facade:
         return ReplicaStatus(
             name=replica.name,
             state=replica.state.value,
-            reason=member.reason,
+            reason=missing.get(replica.spec.endpoint, member.reason),
             role=replica.spec.role.name.lower(),
             models=replica.spec.models,
             adapters=tuple(sorted(replica.spec.adapters)),
@@ -151,7 +152,7 @@ class Facade:
             base_seconds=rate.base,
             step_seconds=cell[Column.STEP_SECONDS],
             observations=rate.observed,
-            cached_tokens=cell[Column.CACHED_TOKENS],
+            cached_tokens=deciding.occupancy.cached_tokens(replica.row),
             capacity_tokens=_finite(cell[Column.CAPACITY_TOKENS]),
             slots=int(replica.spec.slots),
         )

@@ -14,6 +14,7 @@ from kvroute.router.control.exposition import CONTENT_TYPE
 from kvroute.router.control.metrics import Metrics
 from kvroute.router.core.fleet import State
 from kvroute.router.dataplane.contract import Endpoint, Head, Reply
+from kvroute.router.fleetwatch.backend import Backend
 from kvroute.router.membership import Membership
 
 BROADCAST_SECONDS = 120.0
@@ -26,11 +27,19 @@ _NOT_PASSED = frozenset(
 class LocalPaths:
     """Implements the traffic's Local."""
 
-    def __init__(self, membership: Membership, metrics: Metrics, version: str, session: Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        membership: Membership,
+        metrics: Metrics,
+        version: str,
+        session: Callable[[], Any],
+        missing: Callable[[], list[tuple[Backend, str]]],
+    ) -> None:
         self._membership = membership
         self._metrics = metrics
         self._version = version
         self._session = session
+        self._missing = missing
 
     def ready(self) -> bool:
         """At least one replica is ready."""
@@ -66,7 +75,12 @@ class LocalPaths:
     def _ready(self) -> Reply:
         states = [replica.state.value for _, replica in self._membership]
         count = {state.value: states.count(state.value) for state in State if state is not State.GONE}
-        return replies.json({"ready": self.ready(), "replicas": count}, 200 if self.ready() else 503)
+        told = {"ready": self.ready(), "replicas": count, "missing": self.missing()}
+        return replies.json(told, 200 if self.ready() else 503)
+
+    def missing(self) -> dict[str, str]:
+        """Endpoint -> why it does not serve, for those that are listed and do not."""
+        return {backend.endpoint.name: reason for backend, reason in self._missing()}
 
     async def broadcast(self, head: Head, body: bytes) -> Reply:
         """Send a management call to every endpoint that is up; each one's answer stands under its name.

@@ -173,6 +173,8 @@ class Membership:
         for replica in member.replicas:
             self._deciding.fleet.update(replica, self._spec(member, replica.spec.rank))
         self._settle_state(member)
+        for lack in _lacking(readings):
+            log.warning("%s %s", member.backend.endpoint.name, lack)
         self.scraped(member.backend.endpoint, readings, now)
 
     def _settle_state(self, member: Member) -> None:
@@ -237,6 +239,17 @@ class Membership:
             capacity = 0.0
         share = 1.0 if cached.tells else cached.trust.share
         self._deciding.occupancy.set_capacity(replica.row, capacity * share if share < 1.0 else capacity)
+
+
+def _lacking(readings: list[Reading]) -> Iterator[str]:
+    """What an engine's metrics do not tell, and what that costs."""
+    if not readings:
+        yield "shows no /metrics: its cache is taken to hold 2,000,000 tokens, and others' load is not seen"
+        return
+    if any(reading.prefix_caching is False for reading in readings):
+        yield "has prefix caching switched off: every prompt is taken to be computed anew there"
+    elif any(reading.capacity_tokens is None for reading in readings):
+        yield "does not tell its cache size in /metrics: it is taken to be 2,000,000 tokens, too many for most"
 
 
 def _hit_tokens(reading: Reading) -> float | None:

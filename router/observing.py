@@ -25,13 +25,26 @@ class Observing:
         self._membership = membership
         self._log_requests = log_requests
         self._series: dict[tuple[str, str], RequestSeries] = {}
-        self._decision = metrics.router.decision.observe
+        self._router = metrics.router
         self._silent: set[str] = set()
         self._seldom = SeldomLog(log, clock=clock)
 
     def decided(self, seconds: float) -> None:
-        """A decision took so long."""
-        self._decision(seconds)
+        """Hashing, looking up, choosing and reserving took so long."""
+        self._router.decision.observe(seconds)
+
+    def answered(self, status: int) -> None:
+        """The router answered a request itself, with an error."""
+        answered = self._router.answered
+        answered[status] = answered.get(status, 0) + 1
+
+    def poisoned(self) -> None:
+        """Two endpoints failed on one request."""
+        self._router.poisoned += 1
+
+    def budget_spent(self) -> None:
+        """A try that would have been made was not."""
+        self._router.budget_spent += 1
 
     def began(self, exchange: Exchange) -> None:
         """An attempt at the decided replica begins."""

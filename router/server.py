@@ -63,7 +63,7 @@ class Server:
         self.watch = Watch(self._client, self.membership, config.watch, rng=random.Random(config.seed))
         self._session: aiohttp.ClientSession | None = None
         self._upstream_ssl = upstream_ssl
-        local = LocalPaths(self.membership, self.metrics, __version__, self._open_session)
+        local = LocalPaths(self.membership, self.metrics, __version__, self._open_session, self.watch.missing)
         self.traffic = Traffic(
             self.deciding, TextLens(config.text_block_bytes), self.observing, self.watch, local, _options(config)
         )
@@ -71,6 +71,7 @@ class Server:
         self.facade = Facade(__version__, config, self.traffic, self.membership, local)
         self.metrics.replicas = self.facade.replicas
         self.dataplane = DataPlane(self.traffic, config.limits, upstream_ssl)
+        self.metrics.counters = self.dataplane.counters
         self._lag = LoopLag(self.metrics.router.loop_lag.observe)
         self._control = ControlServer(
             make_admin(self.facade, self.metrics), config.listen.control_host, config.listen.control_port

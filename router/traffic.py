@@ -46,25 +46,11 @@ class TrafficOptions(msgspec.Struct, frozen=True):
     """Retries after body bytes were sent, as a share of all requests."""
 
 
-class Observed:
-    """Counts that no metric series of a replica holds."""
-
-    __slots__ = ("poisoned", "reconnects", "refused")
-
-    def __init__(self) -> None:
-        self.poisoned = 0
-        """Requests that two replicas failed on."""
-        self.reconnects = 0
-        """Attempts moved on because no connection could be made."""
-        self.refused: dict[int, int] = {}
-        """Requests answered by the router itself, by status."""
-
-
 class Observer(Protocol):
     """Who counts and logs what happens to requests."""
 
     def decided(self, seconds: float) -> None:
-        """A decision took so long."""
+        """Hashing, looking up, choosing and reserving took so long."""
         ...
 
     def began(self, exchange: Exchange) -> None:
@@ -77,6 +63,18 @@ class Observer(Protocol):
 
     def settled(self, exchange: Exchange, outcome: Outcome, end: Ending) -> None:
         """The request is over."""
+        ...
+
+    def answered(self, status: int) -> None:
+        """The router answered a request itself, with an error."""
+        ...
+
+    def poisoned(self) -> None:
+        """Two endpoints failed on one request."""
+        ...
+
+    def budget_spent(self) -> None:
+        """A try that would have been made was not: the retry budget is spent."""
         ...
 
 
@@ -116,7 +114,6 @@ class Traffic:
         self.options = options
         self.budget = RetryBudget(options.retry_share)
         self.stored = StoredResponses()
-        self.observed = Observed()
         self.targets: dict[str, Target] = {}
         self.observer = observer
         self._health = health
@@ -166,6 +163,7 @@ class Traffic:
     def _route(self, head: Head, path: bytes, data: bytes, now: float) -> Exchange:
         kind = PATHS.get(path, Kind.OTHER)
         session, explain, media = self._read_headers(head)
+        begun = time.perf_counter()
         body: Body | None = None
         if head.method == b"POST" and (kind is not Kind.OTHER or media == JSON):
             body = self._parse(path, kind, media, data)
@@ -173,11 +171,13 @@ class Traffic:
             request, text_bytes = Request(id=head.request_id, model="", tokens=0, session=session), 0
         else:
             data = self._cleaned(body, data)
+            begun = time.perf_counter()
             request, text_bytes = self._request(head.request_id, body, session)
         self.budget.request()
         decision = self._pinned(path, body, request, now)
         if decision is None:
             decision = self._decide(request, now)
+        self.observer.decided(time.perf_counter() - begun)
         return Exchange(self, request, decision, data, path, text_bytes, explain, now)
 
     def _read_headers(self, head: Head) -> tuple[str | None, bool, bytes]:
@@ -237,7 +237,7 @@ class Traffic:
             block_tokens=prompt.block_tokens,
             adapter=adapter,
             session=session,
-            anchor=prompt.anchor if prompt.anchor or session is None else xxh3_64_intdigest(session.encode()),
+            anchor=prompt.anchor or xxh3_64_intdigest((session or request_id).encode()),
             priority=body.priority,
             sequences=body.sequences,
             stream=body.stream,
@@ -248,10 +248,7 @@ class Traffic:
     # --- the decision ---
 
     def _decide(self, request: Request, now: float, tried: frozenset[str] = frozenset()) -> Decision:
-        clock = time.perf_counter
-        begun = clock()
         decision = self.deciding.decide(request, now, tried)
-        self.observer.decided(clock() - begun)
         if isinstance(decision, Reason):
             raise self.nobody(request, decision)
         return decision
@@ -318,6 +315,5 @@ class Traffic:
         return self._refuse(replies.error(502, message, "BadGatewayError"))
 
     def _refuse(self, reply: Reply) -> Reply:
-        refused = self.observed.refused
-        refused[reply.status] = refused.get(reply.status, 0) + 1
+        self.observer.answered(reply.status)
         return reply

@@ -51,6 +51,16 @@ REPORTED_PROMPT = Metric(
 REPORTED_CACHED = Metric(
     "kvroute_reported_cached_tokens_total", "counter", _REQUEST, "Cached tokens that the engine told."
 )
+ANSWERED = Metric(
+    "kvroute_answered_total",
+    "counter",
+    ("status",),
+    "Requests that the router answered itself with an error, by status.",
+)
+POISONED = Metric("kvroute_poisoned_total", "counter", (), "Requests given up because two endpoints failed on them.")
+BUDGET_SPENT = Metric(
+    "kvroute_retry_budget_spent_total", "counter", (), "Tries not made because the retry budget was spent."
+)
 DECISION = Metric("kvroute_decision_seconds", "histogram", (), "Hash, look-up, decision and reservation.")
 LOOP_LAG = Metric("kvroute_event_loop_lag_seconds", "histogram", (), "How late the event loop ran a timer.")
 CONNECTIONS = Metric("kvroute_connections_total", "counter", (), "Client connections accepted.")

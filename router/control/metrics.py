@@ -117,6 +117,10 @@ class Metrics:
         """The page's text without the `process_` metrics; each piece takes well under a millisecond to make."""
         yield from write_numbers(c.INFO, [(self._info, 1)])
         yield from self._request_pieces()
+        answered = sorted(self.router.answered.items())
+        yield from write_numbers(c.ANSWERED, (((str(status),), count) for status, count in answered))
+        yield from write_numbers(c.POISONED, [((), self.router.poisoned)])
+        yield from write_numbers(c.BUDGET_SPENT, [((), self.router.budget_spent)])
         yield from write_histograms(c.DECISION, [((), self.router.decision)])
         yield from write_histograms(c.LOOP_LAG, [((), self.router.loop_lag)])
         for metric, count in _DATA_PLANE:

@@ -57,9 +57,15 @@ class RequestSeries:
 class RouterSeries:
     """What is counted once for the whole router."""
 
-    __slots__ = ("decision", "loop_lag")
+    __slots__ = ("answered", "budget_spent", "decision", "loop_lag", "poisoned")
 
     def __init__(self) -> None:
+        self.answered: dict[int, int] = {}
+        """Requests that the router answered itself with an error, by status."""
+        self.poisoned = 0
+        """Requests that two endpoints failed on."""
+        self.budget_spent = 0
+        """Tries not made because the retry budget was spent."""
         self.decision = Histogram(SHORT_SECONDS)
         """Hash, look-up, decision and reservation [seconds]."""
         self.loop_lag = Histogram(SHORT_SECONDS)

@@ -9,10 +9,14 @@ from __future__ import annotations
 import enum
 import heapq
 import itertools
+import math
 
 from kvroute.router.core.estimate import Estimate
 from kvroute.router.core.fleet import Fleet, Replica
 from kvroute.router.core.occupancy import Occupancy, Pin
+from kvroute.scorers.contract import Column
+
+_CAPACITY = int(Column.CAPACITY_TOKENS)
 
 
 class Phase(enum.Enum):
@@ -124,4 +128,9 @@ class Ledger:
 
     def _weigh(self, replica: Replica) -> None:
         row, occupancy = replica.row, self._occupancy
-        self._fleet.weigh(replica, occupancy.active_tokens(row), occupancy.cached_tokens(row))
+        cached = occupancy.cached_tokens(row)
+        limit, capacity = occupancy.limit_tokens(row), replica.cells[_CAPACITY]
+        if limit < capacity < math.inf:
+            # Less of the cache is ours than its size says: full is when our share of it is full.
+            cached *= capacity / max(limit, 1.0)
+        self._fleet.weigh(replica, occupancy.active_tokens(row), cached)
