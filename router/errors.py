@@ -16,7 +16,7 @@ __all__ = ["ClientError", "ConfigError", "KvrouteError", "NoReplica", "PluginErr
 
 
 class ClientError(KvrouteError):
-    """The request is wrong. Carries what vLLM's error shape needs."""
+    """The request is wrong. Carries what vLLM's error shape needs; no `kind`: the bare `{"detail": ...}` shape."""
 
     def __init__(self, status: int, message: str, *, kind: str = "BadRequestError", param: str | None = None) -> None:
         super().__init__(message)

@@ -69,7 +69,7 @@ def parse(path: bytes, data: bytes) -> Body:
     get = fields.get
     model = get("model")
     if model is not None and not isinstance(model, str):
-        raise _invalid("string_type", "body.model", "Input should be a valid string", repr(model))
+        raise _invalid("string_type", "body.model", "Input should be a valid string", _shown(model))
     n = get("n")
     sequences = n if type(n) is int and n > 1 else 1
     if kind is Kind.COMPLETION or kind is Kind.EMBEDDING:
@@ -104,15 +104,25 @@ def _as_the_engine_reads(data: bytes) -> Any:
         context = f", 'ctx': {{'error': {error.msg!r}}}"
         raise _invalid("json_invalid", place, "JSON decode error", "<dict of 0 items>", context) from error
     except (ValueError, RecursionError) as error:
-        raise ClientError(400, "There was an error parsing the body", kind="Bad Request") from error
+        raise ClientError(400, "There was an error parsing the body", kind="") from error
 
 
 def _not_an_object(value: Any) -> ClientError:
     if value is None:
         return _invalid("missing", "body", "Field required", "None")
-    shown = f"<list of {len(value)} items>" if isinstance(value, list) else repr(value)
     message = "Input should be a valid dictionary or object to extract fields from"
-    return _invalid("model_attributes_type", "body", message, shown)
+    return _invalid("model_attributes_type", "body", message, _shown(value))
+
+
+def _shown(value: Any) -> str:
+    """A value as the engine shows it: text as it is, of lists and objects only the size."""
+    match value:
+        case str():
+            return value
+        case list() | dict():
+            return f"<{type(value).__name__} of {len(value)} items>"
+        case _:
+            return repr(value)
 
 
 def _invalid(fault: str, place: str, message: str, shown: str, context: str = "") -> ClientError:

@@ -16,6 +16,8 @@ def error(status: int, message: str, kind: str, param: str | None = None, header
 
 def client_error(fault: ClientError) -> Reply:
     """The client's fault, told in vLLM's words."""
+    if not fault.kind:
+        return json({"detail": fault.message}, fault.status)
     return error(fault.status, fault.message, fault.kind, fault.param)
 
 
