@@ -118,6 +118,7 @@ async def test_subscribers_see_what_is_published(context: zmq.asyncio.Context) -
             if await subscriber.poll(20):
                 frames = await subscriber.recv_multipart()
                 break
+        subscriber.close(linger=0)
         topic, sequence, payload = frames
         assert topic == b""
         (event,) = decode_batch(payload).events

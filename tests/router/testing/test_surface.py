@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -72,11 +73,13 @@ def _events(lines: list[str]) -> list[object]:
     return shapes
 
 
-def _body(request: dict[str, Any]) -> bytes | None:
+def _body(request: dict[str, Any]) -> io.BytesIO | None:
     body = request["body"]
     if request["name"] == "big-body-20MB":
         body = body | {"prompt": "a " * 10_000_000}
-    return body.encode() if isinstance(body, str) else None if body is None else json.dumps(body).encode()
+    if body is None:
+        return None
+    return io.BytesIO((body if isinstance(body, str) else json.dumps(body)).encode())
 
 
 async def _ask(session: aiohttp.ClientSession, url: str, request: dict[str, Any]) -> dict[str, Any]:
