@@ -43,7 +43,8 @@ def started(router: Router, ports: Sequence[int], folder: Path) -> Iterator[tupl
     """A router in front of the backends, ready, and the port it listens on.
 
     Raises:
-        Unavailable: it cannot be installed, or did not start.
+        Unavailable: it cannot be installed.
+        StartFailed: it did not start.
     """
     own = folder / router.name
     own.mkdir(exist_ok=True)
@@ -53,8 +54,6 @@ def started(router: Router, ports: Sequence[int], folder: Path) -> Iterator[tupl
     try:
         process.wait_ready(f"http://127.0.0.1:{port}{router.ready}", START_SECONDS)
         yield process, port
-    except StartFailed as error:
-        raise Unavailable(str(error)) from error
     finally:
         process.stop()
 
@@ -62,7 +61,8 @@ def started(router: Router, ports: Sequence[int], folder: Path) -> Iterator[tupl
 def run_case(
     case: Case, routers: Sequence[Router], rounds: int, seconds: float, load: Load, skipped: dict[str, str]
 ) -> list[Sample]:
-    """All rounds of one case. A router that cannot run is added to `skipped` and left out."""
+    """All rounds of one case. A router that cannot run is added to `skipped` and left out; one that cannot be had
+    is not tried again."""
     samples: list[Sample] = []
     with tempfile.TemporaryDirectory(prefix="kvroute-bench-") as name, ExitStack() as stack:
         folder = Path(name)
@@ -70,11 +70,14 @@ def run_case(
         ports = stack.enter_context(backend(folder, case.backend_options()))
         running: list[tuple[str, Process | None, int]] = [(DIRECT, None, ports[0])]
         for router in routers:
+            if router.name in skipped:
+                continue
             try:
                 process, port = stack.enter_context(started(router, ports, folder))
-            except Unavailable as error:
-                skipped[router.name] = str(error)
-                print(f"skipping {router.name}: {error}", file=sys.stderr)
+            except (Unavailable, StartFailed) as error:
+                known = router.name if isinstance(error, Unavailable) else f"{router.name} in {case.name}"
+                skipped[known] = str(error)
+                print(f"skipping {known}: {error}", file=sys.stderr)
                 continue
             process.freeze()
             running.append((router.name, process, port))
@@ -103,8 +106,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         results["decision"] = decision.run(arguments.decisions)
     for case in CASES:
         if case.name in arguments.only:
-            left = [router for router in wanted if router.name not in skipped]
-            samples = run_case(case, left, arguments.rounds, arguments.seconds, load, skipped)
+            samples = run_case(case, wanted, arguments.rounds, arguments.seconds, load, skipped)
             results["samples"] += [sample.as_json() for sample in samples]
     if MEMORY in arguments.only:
         with tempfile.TemporaryDirectory(prefix="kvroute-bench-") as name:
@@ -114,8 +116,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 try:
                     with backend(Path(name), []) as ports, started(router, ports, Path(name)) as (process, port):
                         results["memory"][router.name] = memory.curve(process, port, load, arguments.prompts)
-                except Unavailable as error:
-                    skipped[router.name] = str(error)
+                except (Unavailable, StartFailed) as error:
+                    skipped[f"{router.name} in {MEMORY}"] = str(error)
     return results
 
 
