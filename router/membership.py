@@ -229,9 +229,10 @@ class Membership:
         seconds = (reading.prefill_seconds or 0.0) - (before.prefill_seconds or 0.0)
         tokens = (reading.computed_tokens or 0.0) - (before.computed_tokens or 0.0)
         self._deciding.estimate.engine_sums(replica, seconds, tokens)
-        hits, old_hits = _hit_tokens(reading), _hit_tokens(before)
-        if hits is not None and old_hits is not None and not cached.tells:
-            cached.trust.counted(hits - old_hits)
+        hits, prompts = _cache_totals(reading)
+        old_hits, old_prompts = _cache_totals(before)
+        if not cached.tells:
+            cached.trust.counted(hits - old_hits, prompts - old_prompts)
 
     def _believe(self, replica: Replica, cached: Cached, reading: Reading) -> None:
         capacity = reading.capacity_tokens or math.inf
@@ -252,6 +253,8 @@ def _lacking(readings: list[Reading]) -> Iterator[str]:
         yield "does not tell its cache size in /metrics: it is taken to be 2,000,000 tokens, too many for most"
 
 
-def _hit_tokens(reading: Reading) -> float | None:
-    """Prompt tokens that were not computed, by the better of two counters."""
-    return reading.cached_tokens if reading.cached_tokens is not None else reading.prefix_hits
+def _cache_totals(reading: Reading) -> tuple[float, float]:
+    """(prompt tokens that were not computed, prompt tokens), by the better of two pairs of counters."""
+    if reading.cached_tokens is not None and reading.prompt_tokens is not None:
+        return reading.cached_tokens, reading.prompt_tokens
+    return reading.prefix_hits or 0.0, reading.prefix_queries or 0.0

@@ -108,7 +108,7 @@ class Observing:
         self._membership.mean_miss_tokens += 0.02 * (miss - self._membership.mean_miss_tokens)
         cached = self._membership.cached(decision.replica.name)
         if end.usage is None or end.usage.cached is None:
-            cached.trust.predicted(decision.hit_tokens)
+            cached.trust.predicted(decision.hit_tokens, exchange.request.tokens)
             if decision.replica.name not in self._silent:
                 self._silent.add(decision.replica.name)
                 log.warning("%s %s", decision.replica.name, _missing(end))

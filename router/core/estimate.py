@@ -42,7 +42,9 @@ class Rate:
 
     def observe(self, work: float, ttft: float) -> bool:
         """Add one stream: `work` = predicted start at factor 1 [s], `ttft` = what happened [s]. True when refitted."""
-        if work * self.factor < LEAST_WORK:  # its TTFT is all constant: it tells of the base, and nothing of the factor
+        if (
+            work * self.factor < LEAST_WORK and ttft < MOST_BASE
+        ):  # its TTFT is all constant: it tells of the base, and nothing of the factor
             constant = min(max(ttft - work * self.factor, 0.0), MOST_BASE)
             self.base += 0.1 * (constant - self.base)
             return False

@@ -2,42 +2,48 @@
 
 from __future__ import annotations
 
-ENOUGH_TOKENS = 2000.0
-"""Predicted cached tokens that one comparison needs."""
+ENOUGH_TOKENS = 8000.0
+"""Prompt tokens that one comparison needs, on our side and on the engine's."""
 LEAST = 0.05
 """The believed capacity never falls below this share of the real one."""
 
 
 class Trust:
-    """Compares predicted with counted cached tokens of one replica, and says which share of its capacity to believe in.
+    """Compares predicted with counted hit rates of one replica, and says which share of its capacity to believe in.
 
-    Others' traffic evicts what we think is there, so hits that fail to come mean that less of the cache is ours: the
-    share falls with the hits, and grows back by a twentieth each time that the prediction held.
+    Rates, not tokens: how many tokens a prompt has is an estimate here, and which part of it was cached is not hurt by
+    that. Others' traffic evicts what we think is there, so hits that fail to come mean that less of the cache is ours:
+    the share falls with the hits, and grows back by a twentieth each time that the prediction held.
     """
 
-    __slots__ = ("_counted", "_predicted", "ratio", "share")
+    __slots__ = ("_counted", "_expected", "_predicted", "_queried", "ratio", "share")
 
     def __init__(self) -> None:
-        self._counted = 0.0
-        self._predicted = 0.0
+        self._clear()
         self.share = 1.0
         """Of the real capacity."""
         self.ratio = 1.0
-        """Counted / predicted cached tokens at the last comparison."""
+        """Counted / predicted hit rate at the last comparison."""
 
-    def predicted(self, tokens: float) -> None:
-        """A request was completed that was believed to hit `tokens`."""
-        self._predicted += tokens
+    def _clear(self) -> None:
+        self._counted = self._queried = self._predicted = self._expected = 0.0
 
-    def counted(self, tokens: float) -> bool:
-        """The engine's own counter of cached prompt tokens grew by `tokens`. True when `share` changed."""
-        self._counted += tokens
-        if self._predicted < ENOUGH_TOKENS:
+    def predicted(self, hit_tokens: float, prompt_tokens: float) -> None:
+        """A request was completed of whose prompt so much was believed to be cached."""
+        self._predicted += hit_tokens
+        self._expected += prompt_tokens
+
+    def counted(self, hit_tokens: float, prompt_tokens: float) -> bool:
+        """The engine's own counters grew by so much. True when `share` changed."""
+        self._counted += hit_tokens
+        self._queried += prompt_tokens
+        if self._expected < ENOUGH_TOKENS or self._queried < ENOUGH_TOKENS:
             return False
-        self.ratio = self._counted / self._predicted
-        self._counted = self._predicted = 0.0
+        counted, predicted = self._counted / self._queried, self._predicted / self._expected
+        self._clear()
+        self.ratio = counted / predicted if predicted > 0.0 else 1.0
         old = self.share
-        if self.ratio < 0.9:
+        if self.ratio < 0.9 and predicted > 0.05:
             self.share = max(LEAST, self.share * max(self.ratio, 0.5))
         else:
             self.share = min(1.0, self.share * 1.05)

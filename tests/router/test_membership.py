@@ -121,18 +121,19 @@ def test_our_own_load_is_not_counted_twice() -> None:
 
 
 def test_hits_that_fail_to_come_shrink_the_believed_cache() -> None:
-    """Where replies tell nothing, the engine's own total of cached tokens corrects the estimate."""
+    """Where replies tell nothing, the engine's own hit rate corrects the estimate; its token counts may differ."""
     members = membership()
-    members.joined(BACKEND, SERVED, [reading(cached_tokens=0.0)], 1.0)
-    cached = members.cached("10.0.0.1:8000")
-    for second in range(2, 6):
-        cached.trust.predicted(5000.0)
-        members.scraped(BACKEND.endpoint, [reading(cached_tokens=1000.0 * (second - 1))], float(second))
-    assert cached.trust.share == pytest.approx(0.5**4)
-    for second in range(6, 80):
-        cached.trust.predicted(5000.0)
-        members.scraped(BACKEND.endpoint, [reading(cached_tokens=4000.0 + 5000.0 * (second - 5))], float(second))
-    assert cached.trust.share == 1.0
+    members.joined(BACKEND, SERVED, [reading(cached_tokens=0.0, prompt_tokens=0.0)], 1.0)
+    trust = members.cached("10.0.0.1:8000").trust
+    hits = prompts = 0.0
+    for second in range(2, 80):
+        trust.predicted(9_000.0, 10_000.0)
+        hits += 1_500.0 if second < 6 else 13_500.0
+        prompts += 15_000.0  # the engine counts half as many tokens again: it must not matter
+        members.scraped(BACKEND.endpoint, [reading(cached_tokens=hits, prompt_tokens=prompts)], float(second))
+        if second == 5:
+            assert trust.share == pytest.approx(0.5**4)
+    assert trust.share == 1.0
 
 
 def test_what_an_engine_does_not_tell_is_named_when_it_joins(caplog: pytest.LogCaptureFixture) -> None:
