@@ -23,6 +23,9 @@ _log = logging.getLogger(__name__)
 _RAW, _UNWRAP, _WRAP = range(3)
 """How body bytes change on their way: not at all, chunks taken off (HTTP/1.0), chunks put on (it ends at EOF)."""
 
+_NEAR_BYTES = 2048
+"""Where in a segment the first output is looked for first."""
+
 
 class Caller(Protocol):
     """The client's connection, as a relay sees it."""
@@ -234,9 +237,15 @@ class Relay:
         framing = self._framing
         tail = self._tail
         mark = framing.mark() if tail is not None and type(framing) is Chunked else None
-        out: list[bytes] | None = [] if self._inspects else None
+        out: list[bytes] | None = None
         try:
-            end = framing.feed(data, position, out)
+            if not self._inspects:
+                end = framing.feed(data, position, None)
+            elif self._recode == _RAW:
+                end = self._watch(data, position)
+            else:
+                out = []
+                end = framing.feed(data, position, out)
         except FramingError:
             self._drop_upstream()
             self.broken(Failure.PROTOCOL)
@@ -249,7 +258,7 @@ class Relay:
         if start:
             data = data[start:]
         if out is not None:
-            data = self._inspect(data, out)
+            data = self._recoded(b"".join(out))
         if self._head:
             data = self._head + data
             self._head = b""
@@ -262,18 +271,35 @@ class Relay:
         if end >= 0:
             self._complete()
 
-    def _inspect(self, data: bytes, out: list[bytes]) -> bytes:
-        """Look for the first output, and change the framing where the client needs another. Returns what to relay."""
-        payload = b"".join(out)
-        if payload:
-            self._holding = False
-            if self._waiting and (self._first is None or self._first.feed(payload)):
-                self._exchange.first_output(monotonic())
-                self._waiting = False
-                self._first = None
-                self._inspects = self._recode != _RAW
-        if self._recode == _RAW:
-            return data
+    def _watch(self, data: bytes, position: int) -> int:
+        """Follow the framing, and look at the payload only until the first output: that is near, most of the time."""
+        framing = self._framing
+        near = position + _NEAR_BYTES
+        end = -1
+        for piece in (data[:near], data) if len(data) > near else (data,):
+            out: list[bytes] | None = [] if self._inspects else None
+            end = framing.feed(piece, position, out)
+            position = len(piece)
+            if out is not None:
+                self._see(b"".join(out))
+            if end >= 0:
+                break
+        return end
+
+    def _see(self, payload: bytes) -> None:
+        """Note the first body byte, which lets a held head go, and the first output of a stream."""
+        if not payload:
+            return
+        self._holding = False
+        if self._waiting and (self._first is None or self._first.feed(payload)):
+            self._exchange.first_output(monotonic())
+            self._waiting = False
+            self._first = None
+            self._inspects = self._recode != _RAW
+
+    def _recoded(self, payload: bytes) -> bytes:
+        """The payload in the framing that the client needs."""
+        self._see(payload)
         if self._recode == _UNWRAP or not payload:
             return payload
         return b"%x\r\n%b\r\n" % (len(payload), payload)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -25,6 +26,15 @@ def feed_all(framing: Framing, pieces: list[bytes]) -> tuple[bytes, int]:
     return b"".join(out), behind
 
 
+def end_of(framing: Framing, pieces: list[bytes]) -> int:
+    """How many bytes were behind the end, found without collecting the payload (-1: it did not end)."""
+    for number, piece in enumerate(pieces):
+        end = framing.feed(piece, 0, None)
+        if end >= 0:
+            return len(piece) - end + sum(map(len, pieces[number + 1 :]))
+    return -1
+
+
 def cut(data: bytes, places: list[int]) -> list[bytes]:
     bounds = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
     return [data[a:b] for a, b in itertools.pairwise(bounds) if a < b]
@@ -32,7 +42,9 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 
 @settings(deadline=None)
 @given(
-    st.lists(st.binary(min_size=1, max_size=40) | st.binary(min_size=300, max_size=5000), max_size=6),
+    st.lists(st.integers(1, 40) | st.integers(250, 260) | st.integers(4090, 5000), max_size=8).map(
+        lambda sizes: [bytes([65 + number]) * size for number, size in enumerate(sizes)]
+    ),
     st.sampled_from([b"", b"A: b\r\n", b"A: b\r\nC:\r\n"]),
     st.sampled_from([b"", b";a", b';a="b"']),
     st.binary(max_size=5),
@@ -45,19 +57,25 @@ def test_chunked_reads_what_was_written(
     data = b"".join(b"%X%b\r\n%b\r\n" % (len(chunk), extension, chunk) for chunk in chunks)
     data += b"000" + extension + b"\r\n" + trailer + b"\r\n"
     assert feed_all(Chunked(), cut(data + behind, places)) == (b"".join(chunks), len(behind))
+    assert end_of(Chunked(), cut(data + behind, places)) == len(behind)
 
 
-@given(st.binary(max_size=200), st.lists(st.integers(0, 1000), max_size=10))
+@settings(deadline=None)
+@given(
+    st.binary(max_size=200) | st.text("0123ab\r\n; \0x", max_size=200).map(str.encode),
+    st.lists(st.integers(0, 1000), max_size=10),
+)
 def test_chunked_agrees_with_itself_on_any_bytes(data: bytes, places: list[int]) -> None:
     """Arbitrary bytes are refused or accepted alike however they are cut."""
 
-    def reading(pieces: list[bytes]) -> object:
+    def reading(read: Callable[[Framing, list[bytes]], object], pieces: list[bytes]) -> object:
         try:
-            return feed_all(Chunked(), pieces)
+            return read(Chunked(), pieces)
         except FramingError:
             return "refused"
 
-    assert reading([data]) == reading(cut(data, places))
+    for read in (feed_all, end_of):
+        assert reading(read, [data]) == reading(read, cut(data, places))
 
 
 @given(st.binary(max_size=100), st.binary(max_size=10), st.lists(st.integers(0, 1000), max_size=10))
