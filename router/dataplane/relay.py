@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 _RAW, _UNWRAP, _WRAP = range(3)
 """How body bytes change on their way: not at all, chunks taken off (HTTP/1.0), chunks put on (it ends at EOF)."""
 
-_NEAR_BYTES = 2048
+_NEAR_BYTES = 1024
 """Where in a segment the first output is looked for first."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import deque
 
-from kvroute.router.dataplane.framing import Chunked, Framing, Mark
+from kvroute.router.dataplane.framing import Chunked, Mark
 
 TAIL_BYTES = 8 * 1024
 """What is handed on of a body's end."""
@@ -71,12 +71,17 @@ class Tail:
     def read(self) -> bytes:
         """The body's last bytes, at most `TAIL_BYTES`, without framing."""
         out: list[bytes] = []
-        framing: Framing | None = None
+        framing: Chunked | None = None
+        skip = self._size - TAIL_BYTES - TAIL_BYTES // 8
         for data, position, mark in self._kept:
             if mark is None:
                 out.append(data[position:] if position else data)
                 continue
             if framing is None:
                 framing = Chunked(mark)
+            if skip > 0:
+                framing.feed(data[: position + skip], position, None)
+                position += skip
+                skip = 0
             framing.feed(data, position, out)
         return b"".join(out)[-TAIL_BYTES:]
