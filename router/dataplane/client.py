@@ -261,13 +261,15 @@ class Client(asyncio.Protocol):
         request = self._request
         assert request is not None
         pieces = self._pieces
-        before = len(pieces)
+        found: list[bytes] = []
         try:
-            end = self._framing.feed(data, 0, pieces)
+            end = self._framing.feed(data, 0, found)
         except FramingError as error:
             self.refuse(refusal(400, f"malformed body: {error}"))
             return
-        if not self._hold(sum(map(len, pieces[before:]))):
+        payload = b"".join(found)
+        pieces.append(payload)
+        if not self._hold(len(payload)):
             return
         if self._held > self._server.limits.body_bytes:
             self.refuse(refusal(413, f"the body is larger than {self._server.limits.body_bytes} bytes"))
@@ -296,10 +298,15 @@ class Client(asyncio.Protocol):
         self.deadline = inf
         handler = self._server.handler
         result: Reply | Exchange | Awaitable[Reply | Exchange]
-        if request.shape.websocket:
-            result = handler.tunnel(request.head, monotonic())
-        else:
-            result = handler.handle(request.head, body, monotonic())
+        try:
+            if request.shape.websocket:
+                result = handler.tunnel(request.head, monotonic())
+            else:
+                result = handler.handle(request.head, body, monotonic())
+        except Exception:  # noqa: BLE001 - whatever fails behind us, the client gets its 500
+            _log.exception("handling a request failed")
+            self.refuse(refusal(500, "internal error"))
+            return
         if type(result) is not Reply and hasattr(result, "__await__"):
             self._task = asyncio.ensure_future(cast("Awaitable[Reply | Exchange]", result))
             self._task.add_done_callback(self._handled)

@@ -26,6 +26,8 @@ _SPECIAL = {
 _NEVER_NOMINATED = frozenset((b"content-length", b"content-type", b"host", b"authorization", b"x-request-id"))
 """End-to-end fields that a Connection header cannot take away (a known way to confuse the next hop)."""
 _KINDS_KEPT = 2048
+REMEMBERED_BYTES = 8 * 1024
+"""Longest head that a connection remembers, to recognise it when it comes again."""
 
 CHUNKED = -1
 """Stands for the length of a body in chunks."""

@@ -107,15 +107,14 @@ class Pool:
 
     async def _resolve(self) -> None:
         """Look the host up. What was known stays when the look-up fails; idle connections to old addresses go."""
-        loop = asyncio.get_running_loop()
         try:
-            found = await loop.getaddrinfo(self.endpoint.host, self.endpoint.port, type=socket.SOCK_STREAM)
+            found = await look_up(self.endpoint.host, self.endpoint.port)
         except OSError:
             if not self._addresses:
                 raise
             return
         self._resolved_at = monotonic()
-        self._addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        self._addresses = list(dict.fromkeys(found))
         for upstream in self._idle:
             if upstream.address not in self._addresses:
                 upstream.transport.abort()
@@ -146,6 +145,16 @@ class Pool:
             self._lookup.cancel()
         for upstream in list(self._open):
             upstream.transport.abort()
+
+
+async def look_up(host: str, port: int) -> list[str]:
+    """The addresses of a host.
+
+    Raises:
+        OSError: it has none, or the name service does not answer.
+    """
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(entry[4][0]) for entry in found]
 
 
 def _is_address(host: str) -> bool:

@@ -127,16 +127,17 @@ class Relay:
         if task.cancelled():
             return
         error = task.exception()
-        if error is None:
-            if self._over:
-                self._pool.give(task.result(), monotonic())
-            else:
-                self._send(task.result())
-            return
-        if not isinstance(error, OSError):
-            _log.error("connecting to %s failed", self._pool.endpoint.name, exc_info=error)
-        if not self._over:
+        if error is not None:
+            if not isinstance(error, OSError):
+                _log.error("connecting to %s failed", self._pool.endpoint.name, exc_info=error)
+            if not self._over:
+                self._failed(Failure.CONNECT)
+        elif self._over:
+            self._pool.give(task.result(), monotonic())
+        elif task.result().transport.is_closing():
             self._failed(Failure.CONNECT)
+        else:
+            self._send(task.result())
 
     def _send(self, upstream: Upstream) -> None:
         self._upstream = upstream

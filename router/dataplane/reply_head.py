@@ -56,9 +56,9 @@ def read_reply(raw: bytes) -> ReplyHead:
     digits = _read_headers(reply, sink.headers)
     if reply.length == CHUNKED and not new:
         raise HeadError(502, "a chunked reply in HTTP/1.0")
-    cut = known.length_cut(raw, reply.framing, digits) if digits else (raw[:-4], raw[-4:])
-    if cut is not None:
-        reply.front, reply.back = cut
+    if len(raw) <= known.REMEMBERED_BYTES:
+        cut = known.length_cut(raw, reply.framing, digits) if digits else (raw[:-4], raw[-4:])
+        reply.front, reply.back = cut or (b"", b"")
     return reply
 
 

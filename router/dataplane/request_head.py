@@ -14,8 +14,6 @@ from kvroute.router.dataplane.headers import CHUNKED, HeadError, Sink, kinds
 
 _HOST_VALUE = re.compile(rb"[A-Za-z0-9._~%!$&'()*+;=-]*(?::[0-9]*)?|\[[0-9A-Fa-f:.v]+\](?::[0-9]*)?")
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)", re.IGNORECASE)
-_REMEMBERED_BYTES = 8 * 1024
-"""Longest head that a connection remembers."""
 
 
 class Shape(msgspec.Struct, gc=False):
@@ -232,7 +230,7 @@ def _finish(shape: Shape, raw: bytes) -> None:
     else:
         shape.front_out = b"".join(shape.lines)
         shape.back_out = more
-    if len(raw) > _REMEMBERED_BYTES:
+    if len(raw) > known.REMEMBERED_BYTES:
         return
     if at < 0:
         shape.front, shape.back = raw[:-4], raw[-4:]

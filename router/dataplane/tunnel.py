@@ -31,11 +31,13 @@ class Tunnel:
         """Heads are behind us."""
 
     def received(self, data: bytes) -> None:
-        self._client.write(data)
+        if not self._over:
+            self._client.write(data)
 
     def upload(self, data: bytes) -> None:
         """Bytes from the client."""
-        self._upstream.transport.write(data)
+        if not self._over:
+            self._upstream.transport.write(data)
 
     def ended(self) -> None:
         self._end(Outcome.COMPLETED)

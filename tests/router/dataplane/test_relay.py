@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 
 import pytest
 
-from kvroute.router.dataplane.contract import Head, Outcome, Reply
+from kvroute.router.dataplane.contract import Exchange, Head, Outcome, Reply
 from tests.router.dataplane.stage import Journey, Replica, Stage, Wire, headers_of
 
 POST = b"POST /v1/completions?x=1 HTTP/1.1\r\nHost: router:80\r\nContent-Type: application/json\r\n"
@@ -328,15 +329,24 @@ async def test_awaits_a_handler_that_awaits(stage: Stage, client: Wire, replica:
         assert (await client.message())[1] == b"later"
 
 
-async def test_answers_500_when_an_awaited_handler_fails(stage: Stage, client: Wire) -> None:
-    """A handler that raises while awaited costs its client a 500, not a hang."""
+@pytest.mark.parametrize("awaited", [False, True])
+async def test_answers_500_when_the_handler_fails(
+    stage: Stage, client: Wire, awaited: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A handler that raises costs its client a 500, not a hang, and is logged."""
 
-    async def answer() -> Reply:
+    async def later() -> Reply:
         raise ValueError("bug")
 
-    stage.director.answers = lambda head, body: answer()
+    def answer(head: Head, body: bytes) -> Awaitable[Reply | Exchange]:
+        if awaited:
+            return later()
+        raise ValueError("bug")
+
+    stage.director.answers = answer
     await client.send(WHOLE)
     assert (await client.rest()).startswith(b"HTTP/1.1 500 ")
+    assert "ValueError: bug" in caplog.text
 
 
 async def test_sends_its_own_answers(stage: Stage, client: Wire) -> None:
