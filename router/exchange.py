@@ -36,7 +36,6 @@ class Exchange:
 
     __slots__ = (
         "_broken",
-        "_decision",
         "_settled",
         "_started",
         "_status",
@@ -45,6 +44,7 @@ class Exchange:
         "_ttft",
         "_usage",
         "body",
+        "decision",
         "endpoint",
         "explain",
         "path",
@@ -85,7 +85,8 @@ class Exchange:
 
     def _aim(self, decision: Decision) -> None:
         """Point at the replica of a decision."""
-        self._decision = decision
+        self.decision = decision
+        """The decision that holds now: a retry has another."""
         replica = decision.replica
         target = self._traffic.target(replica.name)
         self.endpoint: Endpoint = target.endpoint
@@ -101,11 +102,6 @@ class Exchange:
             )
         self._traffic.observer.began(self)
 
-    @property
-    def decision(self) -> Decision:
-        """The decision that holds now: a retry has another."""
-        return self._decision
-
     # --- what the data plane reports ---
 
     def body_sent(self) -> None:
@@ -120,12 +116,12 @@ class Exchange:
         """First event of a stream that carries output."""
         if self._ttft is None:
             self._ttft = now - self._started
-            self._traffic.deciding.ledger.first_output(self._decision.lease, now)
+            self._traffic.deciding.ledger.first_output(self.decision.lease, now)
 
     def head(self, data: bytes) -> None:
         """The first bytes of a 2xx reply's body."""
         if self.path == b"/v1/responses":
-            self._traffic.stored.learn(data, self._decision.replica.name)
+            self._traffic.stored.learn(data, self.decision.replica.name)
 
     def tail(self, data: bytes, streaming: bool) -> None:
         """The last bytes of a 2xx reply's body, where its usage stands."""
@@ -133,7 +129,7 @@ class Exchange:
 
     def failed(self, failure: Failure, now: float) -> Reply | None:
         """An attempt failed before anything was relayed: aim at another try, or give the answer to end with."""
-        replica = self._decision.replica
+        replica = self.decision.replica
         self._release(now, completed=False)
         self._traffic.unreached(self.endpoint, failure, now)
         if failure is not Failure.STALE:
@@ -165,7 +161,7 @@ class Exchange:
 
     def _release(self, now: float, *, completed: bool) -> None:
         found = self._usage
-        deciding, decision = self._traffic.deciding, self._decision
+        deciding, decision = self._traffic.deciding, self.decision
         # Of several prompts only the first is keyed, but the engine's count is of all.
         if found is not None and found.cached is not None and self.request.sequences == 1:
             deciding.occupancy.reported(decision.lease.pin, found.cached, found.prompt)

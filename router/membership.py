@@ -78,7 +78,10 @@ class Membership:
 
     def cached(self, name: str) -> Cached:
         """What is followed of a replica's cache."""
-        return self._cached.setdefault(name, Cached())
+        cached = self._cached.get(name)
+        if cached is None:
+            cached = self._cached[name] = Cached()
+        return cached
 
     # --- the list of backends ---
 

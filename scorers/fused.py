@@ -124,8 +124,25 @@ class FusedSum(msgspec.Struct, frozen=True, gc=False):
         return waiting
 
 
-START = FusedSum(queue=1.0, wait=1.0, prefill=1.0, adapter=1.0)
-"""The built-in start parts, unweighted."""
+def start_of_row(request: Request, hit: float, row: list[float], resident: bool | None) -> float:
+    """The built-in start parts at one replica, unweighted: queue + wait + prefill + adapter [seconds].
+
+    `hit` is what it holds of the prompt [tokens], `row` its column of the table, `resident` whether the request's
+    adapter is loaded (None: it names none).
+    """
+    (
+        queued, quadratic, outside, per_token, per_quadratic, requests, _, _, active, _, capacity, slots, output, step,
+        loading, _, _, _,
+    ) = row  # fmt: skip
+    miss = request.tokens - hit
+    if miss < 1.0:
+        miss = 1.0
+    start = (queued + miss) * per_token + (quadratic + miss * (hit + 0.5 * miss)) * per_quadratic + outside
+    lacking = active + miss - capacity
+    over = requests + request.sequences - slots
+    if lacking > 0.0 or over > 0.0:
+        start += max(lacking / max(active, 1.0), over / slots if over > 0.0 else 0.0) * output * step
+    return start + loading if resident is False else start
 
 
 def predicted_start(request: Request, candidates: Candidates, index: int) -> float:
@@ -134,10 +151,9 @@ def predicted_start(request: Request, candidates: Candidates, index: int) -> flo
     The same whatever policy chose it. Leaves out BASE_SECONDS, which is alike wherever the request goes.
     """
     resident = candidates.adapter_resident
-    return START.of_rows(
+    return start_of_row(
         request,
-        candidates.tokens,
-        [candidates.hit_tokens.item(index)],
-        [candidates.table[:, index].tolist()],
-        None if resident is None else resident[index : index + 1],
-    )[0]
+        candidates.hit_tokens.item(index),
+        candidates.table[:, index].tolist(),
+        None if resident is None else bool(resident[index] > 0.0),
+    )

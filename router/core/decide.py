@@ -14,7 +14,7 @@ from kvroute.router.core.index import Index
 from kvroute.router.core.ledger import Lease, Ledger
 from kvroute.router.core.occupancy import Occupancy
 from kvroute.scorers.contract import Candidates, Column, Floats, Policy, Request
-from kvroute.scorers.fused import START
+from kvroute.scorers.fused import start_of_row
 from kvroute.scorers.pipeline import FEW
 
 NOBODY: frozenset[str] = frozenset()
@@ -142,8 +142,8 @@ class Deciding:
     def _reserve(self, request: Request, pool: Pool, hits: list[float], index: int, now: float) -> Decision:
         replica = pool.replicas[index]
         hit = hits[index]
-        resident = None if pool.adapter_resident is None else pool.adapter_resident[index : index + 1]
-        start = START.of_rows(request, request.tokens, [hit], [replica.cells], resident)[0]
+        resident = None if pool.adapter_resident is None else bool(pool.adapter_resident[index])
+        start = start_of_row(request, hit, replica.cells, resident)
         predicted = start + replica.cells[_BASE]
         miss = request.tokens - hit
         if miss < 1.0:  # the engine computes the end of a full hit again

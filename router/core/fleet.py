@@ -76,10 +76,12 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 class Replica:
     """A member of the fleet. `cells` are its numbers, indexed by `Column`; change them through the fleet."""
 
-    __slots__ = ("busy_at", "cells", "open", "pending", "resident", "row", "slow", "spec", "state")
+    __slots__ = ("busy_at", "cells", "name", "open", "pending", "resident", "row", "slow", "spec", "state")
 
     def __init__(self, spec: Spec, row: int, now: float) -> None:
         self.spec = spec
+        self.name = spec.name
+        """Unique name, `host:port` or `host:port/rank`; it never changes."""
         self.row = row
         self.cells = [0.0] * _WIDTH
         self.state = State.JOINING
@@ -93,11 +95,6 @@ class Replica:
         """Learned factor on the step model's times: 2.0 is a replica half as fast as the model says."""
         self.resident: frozenset[str] | None = None
         """LoRA adapters on the device as `/metrics` last said; None = it does not say, so all are taken to be."""
-
-    @property
-    def name(self) -> str:
-        """Unique name, `host:port` or `host:port/rank`."""
-        return self.spec.name
 
 
 class Pool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import enum
 import heapq
 import itertools
-import math
 
 from kvroute.router.core.estimate import Estimate
 from kvroute.router.core.fleet import Fleet, Replica
@@ -17,6 +16,7 @@ from kvroute.router.core.occupancy import Occupancy, Pin
 from kvroute.scorers.contract import Column
 
 _CAPACITY = int(Column.CAPACITY_TOKENS)
+_INF = float("inf")
 
 
 class Phase(enum.Enum):
@@ -88,7 +88,7 @@ class Ledger:
         """Reserve: from here on the replica's load shows this request. `predicted` is its predicted TTFT [s]."""
         order = next(self._order)
         self._fleet.begin(lease.replica, lease.tokens, lease.quadratic, order, lease.opened)
-        self._weigh(lease.replica)
+        self._weigh(lease.replica, lease.pin)
         self._open += 1
         if not lease.stream:
             heapq.heappush(self._due, (lease.opened + predicted, order, lease))
@@ -117,7 +117,7 @@ class Ledger:
         self._open -= 1
         if self._fleet.get(lease.replica.name) is lease.replica:
             self._occupancy.release(lease.pin, output_tokens, served)
-            self._weigh(lease.replica)
+            self._weigh(lease.replica, lease.pin)
         self._fleet.end(lease.replica, now, queued=queued, sequences=lease.sequences)
         return True
 
@@ -126,11 +126,11 @@ class Ledger:
             lease.phase = Phase.DECODE
             self._fleet.prefilled(lease.replica, lease.tokens, lease.quadratic, lease.sequences, now)
 
-    def _weigh(self, replica: Replica) -> None:
-        row, occupancy = replica.row, self._occupancy
-        cached = occupancy.cached_tokens(row)
-        limit, capacity = occupancy.limit_tokens(row), replica.cells[_CAPACITY]
-        if limit < capacity < math.inf:
+    def _weigh(self, replica: Replica, pin: Pin) -> None:
+        """What the replica's cache holds now; read off the pin's holding, which is the replica's."""
+        holding = pin.replica
+        cached, limit, capacity = holding.cached, holding.limit, replica.cells[_CAPACITY]
+        if limit < capacity < _INF:
             # Less of the cache is ours than its size says: full is when our share of it is full.
-            cached *= capacity / max(limit, 1.0)
-        self._fleet.weigh(replica, occupancy.active_tokens(row), cached)
+            cached *= capacity / (limit if limit > 1.0 else 1.0)
+        self._fleet.weigh(replica, holding.active, cached)

@@ -34,6 +34,8 @@ _MEDIA = ("image_url", "image", "source", "input_audio", "audio_url", "video_url
 """Where the payload of a content part that is not text stands."""
 _LONG = 1024
 """Texts of this many characters make a piece of their own."""
+_SHORT = 2048
+"""Conversations of fewer characters are one piece: below what resuming pays for (`boundaries.SMALL_BYTES`)."""
 _PASSING = frozenset({"id", "status", "cache_control"})
 """Fields of an item that do not reach the prompt, or change between turns."""
 
@@ -124,7 +126,8 @@ def _conversation(fields: Mapping[str, Any], system: object, messages: object) -
                 return reading
             pieces.append(b"\x01%b\x02%b" % (name.encode(), data))
     whole = [{"role": "system", "content": system}, *_listed(messages)] if system else messages
-    if type(whole) is list:
+    if type(whole) is list and whole and not _short(whole, reading):
+        reading.anchor = b""
         _messages(whole, reading)
     reading.text_bytes = sum(map(len, pieces))
     return reading
@@ -132,6 +135,28 @@ def _conversation(fields: Mapping[str, Any], system: object, messages: object) -
 
 def _listed(messages: object) -> list[Any]:
     return messages if type(messages) is list else []
+
+
+def _short(messages: list[Any], reading: Reading) -> bool:
+    """Append one piece for a short conversation of plain messages, half as dear as many. False: it is none."""
+    parts = []
+    left = _SHORT
+    for message in messages:
+        if type(message) is not dict or len(message) != 2:
+            return False
+        role, content = message.get("role"), message.get("content")
+        if type(role) is not str or type(content) is not str:
+            return False
+        left -= len(content)
+        if left < 0:
+            return False
+        if role == "user" and not reading.anchor:
+            reading.anchor = _encoded(content[:ANCHOR_CHARACTERS])
+        parts.append(f"\x01{role}\x02{content}")
+    piece = _encoded("".join(parts))
+    reading.pieces.append(piece)
+    reading.anchor = reading.anchor or piece[:ANCHOR_CHARACTERS]
+    return True
 
 
 def _messages(messages: list[Any], reading: Reading) -> None:

@@ -11,6 +11,8 @@ from kvroute.router.knowledge.boundaries import Boundaries
 from kvroute.router.knowledge.density import Density
 from kvroute.router.parse import Body
 
+_hash = xxhash.xxh3_64_intdigest
+
 BLOCK_BYTES = 512
 """Default size of a block [bytes]: about 128 tokens, eight blocks of the engine."""
 
@@ -47,12 +49,9 @@ class TextLens:
         root = blocks.root(model, adapter, body.cache_salt)
         keys = self.boundaries.keys(root, pieces, sum(map(len, pieces))) if pieces else []
         anchor = reading.anchor if adapter is None else adapter.encode("utf-8", "replace") + b"\x00" + reading.anchor
-        return Prompt(
-            keys,
-            *self._tokens(model, reading),
-            xxhash.xxh3_64_intdigest(anchor),
-            0 if reading.ids else reading.text_bytes,
-        )
+        tokens, block_tokens = self._tokens(model, reading)
+        text_bytes = 0 if reading.ids else reading.text_bytes
+        return Prompt(keys, tokens, block_tokens, _hash(anchor), text_bytes)
 
     def _tokens(self, model: str, reading: canonical.Reading) -> tuple[int, float]:
         """Tokens of all prompts, and of one block of the first."""
@@ -60,7 +59,7 @@ class TextLens:
             block = self._block_bytes / canonical.ID_BYTES
             return max(1, reading.ids + int(reading.text_bytes / self.bytes_per_token(model))), block
         density = self._density.bytes_per_token(model)
-        return max(1, int(reading.text_bytes / density)), self._block_bytes / density
+        return int(reading.text_bytes / density) or 1, self._block_bytes / density
 
     def observe(self, model: str, text_bytes: int, prompt_tokens: int) -> None:
         """The engine counted `prompt_tokens` for a prompt whose `text_bytes` this lens told."""
