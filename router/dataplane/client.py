@@ -20,7 +20,7 @@ from kvroute.router.dataplane.limits import Limits
 from kvroute.router.dataplane.relay import Plane, Relay
 from kvroute.router.dataplane.replies import overloaded, refusal, wire
 from kvroute.router.dataplane.request_head import RequestHead, Shape, first_request, next_request, read_request
-from kvroute.router.dataplane.tunnel import Tunnel
+from kvroute.router.dataplane.sides import Carrier
 
 _log = logging.getLogger(__name__)
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|$)|\0")
@@ -103,7 +103,7 @@ class Client(asyncio.Protocol):
         self._pieces: list[bytes] = []
         self._held = 0
         self._task: asyncio.Future[Reply | Exchange] | None = None
-        self._carrier: Relay | Tunnel | None = None
+        self._carrier: Carrier | None = None
         self._peer = ""
 
     @property
@@ -375,7 +375,7 @@ class Client(asyncio.Protocol):
         if self._buffer:
             self._advance()
 
-    def tunnelled(self, tunnel: Tunnel) -> None:
+    def tunnelled(self, tunnel: Carrier) -> None:
         self._carrier = tunnel
         self.state = State.TUNNEL
         early, self._buffer = self._buffer, b""

@@ -7,48 +7,20 @@ import logging
 from time import monotonic
 from typing import Protocol
 
-from kvroute.router.dataplane.contract import Endpoint, Exchange, Failure, Outcome, Reply
+from kvroute.router.dataplane.contract import Endpoint, Exchange, Failure, Outcome
 from kvroute.router.dataplane.counters import Counters
-from kvroute.router.dataplane.framing import Chunked, Counted, Framing, FramingError, Unbounded
+from kvroute.router.dataplane.framing import FramingError
 from kvroute.router.dataplane.headers import CHUNKED
+from kvroute.router.dataplane.passage import Passage
 from kvroute.router.dataplane.pool import Pool
 from kvroute.router.dataplane.reply_head import ReplyHead, client_head, framing_line
 from kvroute.router.dataplane.request_head import RequestHead, upstream_head
-from kvroute.router.dataplane.tail import TAIL_BYTES, FirstOutput, Tail
+from kvroute.router.dataplane.sides import Caller
+from kvroute.router.dataplane.tail import TAIL_BYTES
 from kvroute.router.dataplane.tunnel import Tunnel
 from kvroute.router.dataplane.upstream import Upstream
 
 _log = logging.getLogger(__name__)
-
-_RAW, _UNWRAP, _WRAP = range(3)
-"""How body bytes change on their way: not at all, chunks taken off (HTTP/1.0), chunks put on (it ends at EOF)."""
-
-_NEAR_BYTES = 1024
-"""Where in a segment the first output is looked for first."""
-
-
-class Caller(Protocol):
-    """The client's connection, as a relay sees it."""
-
-    transport: asyncio.Transport
-    full: bool
-    """It reads more slowly than we write."""
-
-    def answer(self, reply: Reply) -> None:
-        """Send an answer of our own."""
-        ...
-
-    def finished(self, keep: bool, now: float) -> None:
-        """The reply is written; keep the connection, or close it once its bytes are out."""
-        ...
-
-    def cut(self, reset: bool) -> None:
-        """Close without completing the reply; `reset`: so that not even the close looks like an end."""
-        ...
-
-    def tunnelled(self, tunnel: Tunnel) -> None:
-        """From now on its bytes go into the tunnel."""
-        ...
 
 
 class Plane(Protocol):
@@ -67,23 +39,16 @@ class Relay:
         "_caller",
         "_connecting",
         "_exchange",
-        "_first",
-        "_framing",
-        "_head",
-        "_holding",
-        "_inspects",
         "_keep",
         "_over",
+        "_passage",
         "_plane",
         "_pool",
-        "_recode",
         "_relayed",
         "_request",
         "_reusable",
         "_streaming",
-        "_tail",
         "_upstream",
-        "_waiting",
     )
 
     def __init__(self, caller: Caller, request: RequestHead, exchange: Exchange, plane: Plane) -> None:
@@ -93,26 +58,20 @@ class Relay:
         self._plane = plane
         self._over = False
         self._relayed = False
-        self._connecting: asyncio.Task[Upstream] | None = None
-        self._upstream: Upstream | None = None
-        self._pool: Pool
-        self._framing: Framing
         self._keep = False
         self._reusable = False
         self._streaming = False
-        self._recode = _RAW
+        self._connecting: asyncio.Task[Upstream] | None = None
+        self._upstream: Upstream | None = None
+        self._passage: Passage | None = None
+        self._pool: Pool
         plane.counters.relays += 1
 
     # -- towards the replica
 
     def attempt(self, fresh: bool = False) -> None:
         """Try the endpoint that the exchange names now; `fresh`: not on a connection that was kept."""
-        self._head = b""
-        self._holding = False
-        self._inspects = False
-        self._waiting = False
-        self._first: FirstOutput | None = None
-        self._tail: Tail | None = None
+        self._passage = None
         pool = self._pool = self._plane.pool(self._exchange.endpoint)
         upstream = None if fresh else pool.take()
         if upstream is not None:
@@ -180,45 +139,37 @@ class Relay:
         if verbatim and length == len(data) - position and not (streaming or bodiless):
             self._whole(reply, data, position)
             return
-        self._frame(length, bodiless, old)
-        if 200 <= status < 300 and not bodiless and not reply.opaque:
-            self._tail = Tail()
-        verbatim = verbatim and self._recode == _RAW
-        if streaming:
-            self._holding = self._inspects = self._waiting = True
-            self._first = FirstOutput() if not reply.opaque else None
-        elif verbatim:
-            self._forward(data, position, 0)
-            return
-        self._head = data[:position] if verbatim else self._client_head(reply, length)
-        self._forward(data, position, position)
+        passage = self._passage = Passage(
+            exchange,
+            0 if bodiless else length,
+            old=old,
+            streaming=streaming,
+            tail=200 <= status < 300 and not bodiless and not reply.opaque,
+            opaque=reply.opaque,
+        )
+        if old and not passage.counted:
+            self._keep = False
+        if verbatim and passage.raw:
+            if not streaming:
+                self._forward(passage, data, position, 0)
+                return
+            passage.head = data[:position]
+        else:
+            passage.head = self._client_head(reply, length, passage.wraps)
+        self._forward(passage, data, position, position)
 
     def _whole(self, reply: ReplyHead, data: bytes, position: int) -> None:
         """The usual reply that is not streamed: all of it in one segment, nothing to change."""
         self._relayed = True
         self._caller.transport.write(data)
+        tail = None
         if 200 <= reply.status < 300 and not reply.opaque:
-            self._exchange.tail(data[max(position, len(data) - TAIL_BYTES) :], False)
-        self._complete()
+            tail = data[max(position, len(data) - TAIL_BYTES) :]
+        self._complete(tail)
 
-    def _frame(self, length: int, bodiless: bool, old: bool) -> None:
-        """Choose how the body is followed, and whether the client's connection can outlive it."""
-        self._recode = _RAW
-        if bodiless:
-            self._framing = Counted(0)
-        elif length >= 0:
-            self._framing = Counted(length)
-        else:
-            self._framing = Chunked() if length == CHUNKED else Unbounded()
-            if old:
-                self._keep = False
-            if old == (length == CHUNKED):
-                self._recode = _UNWRAP if old else _WRAP
-                self._inspects = True
-
-    def _client_head(self, reply: ReplyHead, length: int) -> bytes:
+    def _client_head(self, reply: ReplyHead, length: int, wraps: bool) -> bytes:
         old = self._request.shape.old
-        if self._recode == _WRAP:
+        if wraps:
             framing = b"Transfer-Encoding: chunked\r\n"
         elif reply.status == 204 or (length == CHUNKED and old):
             framing = b""
@@ -231,92 +182,32 @@ class Relay:
         return client_head(reply, framing, self._exchange.response_headers)
 
     def received(self, data: bytes) -> None:
-        self._forward(data, 0, 0)
+        if self._passage is not None:
+            self._forward(self._passage, data, 0, 0)
 
-    def _forward(self, data: bytes, position: int, start: int) -> None:
+    def _forward(self, passage: Passage, data: bytes, position: int, start: int) -> None:
         """Pass a segment on: body bytes begin at `position`, bytes to relay at `start`."""
-        framing = self._framing
-        tail = self._tail
-        mark = framing.mark() if tail is not None and type(framing) is Chunked else None
-        out: list[bytes] | None = None
         try:
-            if not self._inspects:
-                end = framing.feed(data, position, None)
-            elif self._recode == _RAW:
-                end = self._watch(data, position)
-            else:
-                out = []
-                end = framing.feed(data, position, out)
+            data = passage.carry(data, position, start)
         except FramingError:
             self._drop_upstream()
             self.broken(Failure.PROTOCOL)
             return
-        if -1 < end < len(data):
-            data = data[:end]
-            self._reusable = False
-        if tail is not None:
-            tail.keep(data, position, mark)
-        if start:
-            data = data[start:]
-        if out is not None:
-            data = self._recoded(b"".join(out))
-        if self._head:
-            data = self._head + data
-            self._head = b""
-            if self._holding and end < 0:
-                self._head = data
-                return
         if data:
             self._relayed = True
             self._caller.transport.write(data)
-        if end >= 0:
-            self._complete()
-
-    def _watch(self, data: bytes, position: int) -> int:
-        """Follow the framing, and look at the payload only until the first output: that is near, most of the time."""
-        framing = self._framing
-        near = position + _NEAR_BYTES
-        end = -1
-        for piece in (data[:near], data) if len(data) > near else (data,):
-            out: list[bytes] | None = [] if self._inspects else None
-            end = framing.feed(piece, position, out)
-            position = len(piece)
-            if out is not None:
-                self._see(b"".join(out))
-            if end >= 0:
-                break
-        return end
-
-    def _see(self, payload: bytes) -> None:
-        """Note the first body byte, which lets a held head go, and the first output of a stream."""
-        if not payload:
-            return
-        self._holding = False
-        if self._waiting and (self._first is None or self._first.feed(payload)):
-            self._exchange.first_output(monotonic())
-            self._waiting = False
-            self._first = None
-            self._inspects = self._recode != _RAW
-
-    def _recoded(self, payload: bytes) -> bytes:
-        """The payload in the framing that the client needs."""
-        self._see(payload)
-        if self._recode == _UNWRAP or not payload:
-            return payload
-        return b"%x\r\n%b\r\n" % (len(payload), payload)
+        if passage.ended:
+            self._reusable = self._reusable and passage.clean
+            self._complete(passage.tail())
 
     def ended(self) -> None:
-        upstream = self._upstream
-        if upstream is None or not self._answering() or type(self._framing) is not Unbounded:
+        passage = self._passage
+        if self._upstream is None or passage is None or not passage.open_ended:
             return
-        last = b"0\r\n\r\n" if self._recode == _WRAP else b""
-        data = self._head + last
+        data = passage.close()
         if data:
             self._caller.transport.write(data)
-        self._complete()
-
-    def _answering(self) -> bool:
-        return self._relayed or bool(self._head)
+        self._complete(passage.tail())
 
     def broken(self, failure: Failure) -> None:
         self._upstream = None
@@ -325,12 +216,13 @@ class Relay:
             return
         self._plane.counters.cut += 1
         self._settle(Outcome.FAILED, monotonic())
-        self._caller.cut(reset=self._request.shape.old and type(self._framing) is not Counted)
+        counted = self._passage is None or self._passage.counted
+        self._caller.cut(reset=self._request.shape.old and not counted)
 
     def upstream_full(self, full: bool) -> None:
         """The request's body waits in memory as it is: nothing to hold back."""
 
-    def _complete(self) -> None:
+    def _complete(self, tail: bytes | None) -> None:
         now = monotonic()
         upstream = self._upstream
         self._upstream = None
@@ -341,9 +233,8 @@ class Relay:
                 self._pool.give(upstream, now)
             else:
                 upstream.abort()
-        tail = self._tail
         if tail is not None:
-            self._exchange.tail(tail.read(), self._streaming)
+            self._exchange.tail(tail, self._streaming)
         self._settle(Outcome.COMPLETED, now)
         self._caller.finished(self._keep, now)
 

@@ -9,34 +9,7 @@ from kvroute.router.dataplane.contract import Failure
 from kvroute.router.dataplane.headers import HeadError, same_again
 from kvroute.router.dataplane.limits import Limits
 from kvroute.router.dataplane.reply_head import ReplyHead, read_reply
-
-
-class Asker(Protocol):
-    """Who waits for a replica's bytes: a relay, or a tunnel."""
-
-    def interim(self, raw: bytes) -> None:
-        """A 1xx head that is neither 100 nor 101."""
-        ...
-
-    def replied(self, reply: ReplyHead, length: int, data: bytes, position: int) -> None:
-        """The final head is in: `data` begins with it, the body begins at `position`, its length is `length`."""
-        ...
-
-    def received(self, data: bytes) -> None:
-        """More bytes behind the head."""
-        ...
-
-    def ended(self) -> None:
-        """The replica has closed its side."""
-        ...
-
-    def broken(self, failure: Failure) -> None:
-        """The connection was lost, or what it carried is not HTTP; it has been given up."""
-        ...
-
-    def upstream_full(self, full: bool) -> None:
-        """The replica reads more slowly than we write, or no longer."""
-        ...
+from kvroute.router.dataplane.sides import Asker
 
 
 class Owner(Protocol):

@@ -1,0 +1,160 @@
+"""A reply's bytes on their way from a replica to the client: followed, looked into as little as can be, passed on."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from kvroute.router.dataplane.contract import Exchange
+from kvroute.router.dataplane.framing import Chunked, Counted, Framing, Unbounded
+from kvroute.router.dataplane.headers import CHUNKED
+from kvroute.router.dataplane.tail import FirstOutput, Tail
+
+_RAW, _UNWRAP, _WRAP = range(3)
+"""How body bytes change: not at all, chunks taken off (HTTP/1.0), chunks put on (the body ends with its connection)."""
+_NEAR_BYTES = 1024
+"""Where in a segment the first output is looked for first."""
+
+
+class Passage:
+    """One reply's body. A stream's head is held until the first body byte; afterwards bytes pass as they come."""
+
+    __slots__ = (
+        "_exchange",
+        "_first",
+        "_framing",
+        "_holding",
+        "_inspects",
+        "_recode",
+        "_tail",
+        "_waiting",
+        "clean",
+        "ended",
+        "head",
+    )
+
+    def __init__(
+        self, exchange: Exchange, length: int, *, old: bool, streaming: bool, tail: bool, opaque: bool
+    ) -> None:
+        """`length`: body bytes, CHUNKED or UNBOUNDED; `old`: the client speaks HTTP/1.0; `opaque`: compressed."""
+        self._exchange = exchange
+        self._framing: Framing
+        self._recode = _RAW
+        if length >= 0:
+            self._framing = Counted(length)
+        elif length == CHUNKED:
+            self._framing = Chunked()
+            self._recode = _UNWRAP if old else _RAW
+        else:
+            self._framing = Unbounded()
+            self._recode = _RAW if old else _WRAP
+        self._tail = Tail() if tail else None
+        self._holding = self._waiting = streaming
+        self._first = FirstOutput() if streaming and not opaque else None
+        self._inspects = streaming or self._recode != _RAW
+        self.head = b""
+        """The head to send in front of the first bytes; the one who made the passage sets it."""
+        self.ended = False
+        """The body is complete."""
+        self.clean = True
+        """Nothing came behind the body's end."""
+
+    @property
+    def raw(self) -> bool:
+        """Bytes pass unchanged."""
+        return self._recode == _RAW
+
+    @property
+    def wraps(self) -> bool:
+        """The client gets chunks although the replica sends none."""
+        return self._recode == _WRAP
+
+    @property
+    def open_ended(self) -> bool:
+        """Only the replica's close ends the body."""
+        return type(self._framing) is Unbounded
+
+    @property
+    def counted(self) -> bool:
+        """The client knows the body's length."""
+        return type(self._framing) is Counted
+
+    def carry(self, data: bytes, position: int, start: int) -> bytes:
+        """Follow a segment whose body bytes begin at `position`; returns what the client gets of it from `start` on.
+
+        Raises:
+            FramingError: the replica breaks the framing it announced.
+        """
+        framing = self._framing
+        tail = self._tail
+        mark = framing.mark() if tail is not None and type(framing) is Chunked else None
+        payload: bytes | None = None
+        if not self._inspects:
+            end = framing.feed(data, position, None)
+        elif self._recode == _RAW:
+            end = self._watch(data, position)
+        else:
+            out: list[bytes] = []
+            end = framing.feed(data, position, out)
+            payload = b"".join(out)
+        if end >= 0:
+            self.ended = True
+            if end < len(data):
+                data = data[:end]
+                self.clean = False
+        if tail is not None:
+            tail.keep(data, position, mark)
+        if payload is not None:
+            data = self._recoded(payload)
+        elif start:
+            data = data[start:]
+        return self._headed(data) if self.head else data
+
+    def close(self) -> bytes:
+        """The replica closed where that is the body's end: the last bytes for the client."""
+        self.ended = True
+        head, self.head = self.head, b""
+        return head + b"0\r\n\r\n" if self._recode == _WRAP else head
+
+    def tail(self) -> bytes | None:
+        """The body's last bytes, where they are of use."""
+        return None if self._tail is None else self._tail.read()
+
+    def _headed(self, data: bytes) -> bytes:
+        data = self.head + data
+        if self._holding and not self.ended:
+            self.head = data
+            return b""
+        self.head = b""
+        return data
+
+    def _watch(self, data: bytes, position: int) -> int:
+        """Follow the framing, and look at the payload only until the first output: that is near, most of the time."""
+        near = position + _NEAR_BYTES
+        end = -1
+        for piece in (data[:near], data) if len(data) > near else (data,):
+            out: list[bytes] | None = [] if self._inspects else None
+            end = self._framing.feed(piece, position, out)
+            position = len(piece)
+            if out is not None:
+                self._see(b"".join(out))
+            if end >= 0:
+                break
+        return end
+
+    def _see(self, payload: bytes) -> None:
+        """Note the first body byte, which lets a held head go, and the first output of a stream."""
+        if not payload:
+            return
+        self._holding = False
+        if self._waiting and (self._first is None or self._first.feed(payload)):
+            self._exchange.first_output(monotonic())
+            self._waiting = False
+            self._first = None
+            self._inspects = self._recode != _RAW
+
+    def _recoded(self, payload: bytes) -> bytes:
+        """The payload in the framing that the client needs."""
+        self._see(payload)
+        if self._recode == _UNWRAP or not payload:
+            return payload
+        return b"%x\r\n%b\r\n" % (len(payload), payload)
