@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import msgspec
+import orjson
 
 _MARK = b'"usage":'
+_NEAR = len(_MARK) + 4
+"""Where its brace must be by, white space included."""
 _LONGEST = 2048
-_decode = json.JSONDecoder().raw_decode
 
 
 class Usage(msgspec.Struct, gc=False):
@@ -25,13 +26,23 @@ def read(tail: bytes) -> Usage | None:
     at = tail.rfind(_MARK)
     if at < 0:
         return None
-    start = at + len(_MARK)
-    text = tail[start : start + _LONGEST].decode("utf-8", "replace").lstrip()
+    start = tail.find(b"{", at, at + _NEAR)
+    end = start
+    while start >= 0:
+        end = tail.find(b"}", end, start + _LONGEST) + 1
+        if not end:
+            return None
+        if tail.count(b"{", start, end) == tail.count(b"}", start, end):
+            return _parsed(tail[start:end])
+    return None
+
+
+def _parsed(text: bytes) -> Usage | None:
     try:
-        fields, _ = _decode(text)
-    except (ValueError, RecursionError):
+        fields = orjson.loads(text)
+    except orjson.JSONDecodeError:
         return None
-    return _usage(fields) if isinstance(fields, dict) else None
+    return _usage(fields)
 
 
 def _usage(fields: dict[str, Any]) -> Usage | None:
