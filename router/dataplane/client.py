@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
-import re
 import socket
 import struct
 from collections.abc import Awaitable
@@ -14,16 +13,15 @@ from time import monotonic
 from typing import Protocol, cast
 
 from kvroute.router.dataplane.contract import Exchange, Handler, Outcome, Reply
-from kvroute.router.dataplane.framing import Chunked, Counted, Framing, FramingError
-from kvroute.router.dataplane.headers import CHUNKED, HeadError, same_again
+from kvroute.router.dataplane.headers import Refused
 from kvroute.router.dataplane.limits import Limits
+from kvroute.router.dataplane.reader import Reader
 from kvroute.router.dataplane.relay import Plane, Relay
 from kvroute.router.dataplane.replies import overloaded, refusal, wire
-from kvroute.router.dataplane.request_head import RequestHead, Shape, first_request, next_request, read_request
+from kvroute.router.dataplane.request_head import RequestHead
 from kvroute.router.dataplane.sides import Carrier
 
 _log = logging.getLogger(__name__)
-_BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|$)|\0")
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -69,16 +67,12 @@ class Client(asyncio.Protocol):
 
     __slots__ = (
         "_advancing",
-        "_buffer",
         "_carrier",
-        "_framing",
         "_held",
         "_partial",
-        "_peer",
-        "_pieces",
+        "_reader",
         "_request",
         "_server",
-        "_shape",
         "_task",
         "deadline",
         "full",
@@ -93,23 +87,18 @@ class Client(asyncio.Protocol):
         """When `expired` is to be called (monotonic seconds)."""
         self.full = False
         self.transport: asyncio.Transport
-        self._buffer = b""
         self._partial = False
         self._advancing = False
-        self._shape: Shape | None = None
-        """The last request's, by which the next is likely to be recognised."""
+        self._reader: Reader
         self._request: RequestHead | None = None
-        self._framing: Framing
-        self._pieces: list[bytes] = []
         self._held = 0
         self._task: asyncio.Future[Reply | Exchange] | None = None
         self._carrier: Carrier | None = None
-        self._peer = ""
 
     @property
     def idle(self) -> bool:
         """Between two requests, with nothing of the next one received."""
-        return self.state is State.HEAD and not self._buffer
+        return self.state is State.HEAD and not self._reader.buffer
 
     # -- what the transport reports
 
@@ -119,7 +108,7 @@ class Client(asyncio.Protocol):
         limits = server.limits
         self.transport.set_write_buffer_limits(limits.high_water_bytes, limits.low_water_bytes)
         peer = transport.get_extra_info("peername")
-        self._peer = peer[0] if peer else "unknown"
+        self._reader = Reader(limits, peer[0] if peer else "unknown", server.scheme)
         server.joined(self)
         self.deadline = monotonic() + limits.keep_alive_seconds
         if len(server.clients) > limits.connections:
@@ -128,7 +117,8 @@ class Client(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         state = self.state
         if state is State.HEAD:
-            self._buffer = self._buffer + data if self._buffer else data
+            reader = self._reader
+            reader.buffer = reader.buffer + data if reader.buffer else data
             self._advance()
         elif state is State.BODY:
             self._read_body(data)
@@ -136,8 +126,8 @@ class Client(asyncio.Protocol):
             if self._carrier is not None:
                 self._carrier.upload(data)
         elif state is State.BUSY:
-            self._buffer += data
-            if len(self._buffer) > self._server.limits.pipelined_bytes:
+            self._reader.buffer += data
+            if len(self._reader.buffer) > self._server.limits.pipelined_bytes:
                 self._drop()
 
     def eof_received(self) -> None:
@@ -173,119 +163,60 @@ class Client(asyncio.Protocol):
         if self._advancing:
             return
         self._advancing = True
-        while self._buffer and self.state is State.HEAD and self._read_head():
-            pass
+        try:
+            while self._reader.buffer and self.state is State.HEAD and self._begin():
+                pass
+        except Refused as error:
+            self.refuse(refusal(error.status, error.message))
         self._advancing = False
 
-    def _read_head(self) -> bool:
+    def _begin(self) -> bool:
         """Read one head, and what is there of its body. False when more bytes must come first."""
-        buffer = self._buffer
+        reader = self._reader
         server = self._server
-        shape = self._shape
-        again = same_again(shape.front, shape.back, buffer) if shape is not None else None
-        if again is not None and shape is not None:
-            digits, end = again
-            request = next_request(shape, digits, server.next_id())
-            if request is not None:
-                return self._begin(request, buffer, end)
-        if buffer[0] == 13:
-            while buffer.startswith(b"\r\n"):
-                buffer = buffer[2:]
-            self._buffer = buffer
-        end = buffer.find(b"\r\n\r\n") + 4
-        if end == 3 or end > server.limits.head_bytes:
-            return self._incomplete_head()
-        raw = buffer if end == len(buffer) else buffer[:end]
-        try:
-            shape = read_request(raw, self._peer, server.scheme)
-        except HeadError as error:
-            self.refuse(refusal(error.status, error.message))
+        request = reader.head(server.next_id)
+        if request is None:
+            if reader.buffer and not self._partial:
+                self._partial = True
+                self.deadline = monotonic() + server.limits.header_seconds
             return False
-        self._shape = shape if shape.back else None
-        return self._begin(first_request(shape, server.next_id()), buffer, end)
-
-    def _begin(self, request: RequestHead, buffer: bytes, end: int) -> bool:
-        """A head is read and ends at `end` of the buffer: admit it, and go on to its body."""
-        server = self._server
-        server.counters.requests += 1
         self._request = request
         self._partial = False
-        length = request.length
-        if length > server.limits.body_bytes:
-            self.refuse(refusal(413, f"the body is larger than {server.limits.body_bytes} bytes"))
-            return False
+        server.counters.requests += 1
         reply = server.handler.admit(request.head)
-        if reply is None:
-            return self._begin_body(request, buffer, end)
-        if length:
+        if reply is not None and request.length:
             self.refuse(reply)
             return False
-        self._buffer = buffer[end:]
-        self.state = State.BUSY
-        self.answer(reply)
-        return True
-
-    def _incomplete_head(self) -> bool:
-        buffer = self._buffer
-        limits = self._server.limits
-        if len(buffer) > limits.head_bytes:
-            self.refuse(refusal(431, f"the request head is larger than {limits.head_bytes} bytes"))
-        elif buffer and not 65 <= buffer[0] <= 90 and buffer != b"\r":
-            self.refuse(refusal(400, "this is not HTTP"))
-        elif _BARE.search(buffer):
-            self.refuse(refusal(400, "bare CR or LF, or a NUL byte, in the head"))
-        elif buffer and not self._partial:
-            self._partial = True
-            self.deadline = monotonic() + limits.header_seconds
-        return False
-
-    def _begin_body(self, request: RequestHead, buffer: bytes, end: int) -> bool:
-        length = request.length
-        stop = end + length
-        if end <= stop <= len(buffer):
-            self._buffer = buffer[stop:]
-            if self._hold(length):
-                self._dispatch(request, buffer[end:stop])
-            return True
-        self._framing = Chunked() if length == CHUNKED else Counted(length)
-        self.state = State.BODY
-        self.deadline = monotonic() + self._server.limits.body_seconds
-        self._buffer = b""
-        if end < len(buffer):
-            self._read_body(buffer[end:])
-        elif request.shape.expects:
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        body = reader.body()
+        if reply is not None:
+            self.state = State.BUSY
+            self.answer(reply)
+        elif body is None:
+            self.state = State.BODY
+            self.deadline = monotonic() + server.limits.body_seconds
+            if request.shape.expects and not reader.held:
+                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._account()
+        elif self._account():
+            self._dispatch(request, body)
         return True
 
     def _read_body(self, data: bytes) -> None:
         request = self._request
         assert request is not None
-        pieces = self._pieces
-        found: list[bytes] = []
         try:
-            end = self._framing.feed(data, 0, found)
-        except FramingError as error:
-            self.refuse(refusal(400, f"malformed body: {error}"))
+            body = self._reader.more(data)
+        except Refused as error:
+            self.refuse(refusal(error.status, error.message))
             return
-        payload = b"".join(found)
-        pieces.append(payload)
-        if not self._hold(len(payload)):
-            return
-        if self._held > self._server.limits.body_bytes:
-            self.refuse(refusal(413, f"the body is larger than {self._server.limits.body_bytes} bytes"))
-            return
-        if end >= 0:
-            self._buffer = data[end:]
-            self._pieces = []
-            self._dispatch(request, b"".join(pieces))
+        if self._account() and body is not None:
+            self._dispatch(request, body)
 
-    def _hold(self, size: int) -> bool:
-        """Account for body bytes kept in memory. False, and refused, when all connections hold too many."""
-        if not size:
-            return True
+    def _account(self) -> bool:
+        """Count the body bytes kept in memory. False, and refused, when all connections hold too many."""
         counters = self._server.counters
-        self._held += size
-        counters.body_bytes += size
+        counters.body_bytes += self._reader.held - self._held
+        self._held = self._reader.held
         if counters.body_bytes <= self._server.limits.total_body_bytes:
             return True
         self.refuse(overloaded("too many request bytes are held already"))
@@ -372,13 +303,13 @@ class Client(asyncio.Protocol):
         self.state = State.HEAD
         limits = self._server.limits
         self.deadline = now + (limits.stall_seconds if self.full else limits.keep_alive_seconds)
-        if self._buffer:
+        if self._reader.buffer:
             self._advance()
 
     def tunnelled(self, tunnel: Carrier) -> None:
         self._carrier = tunnel
         self.state = State.TUNNEL
-        early, self._buffer = self._buffer, b""
+        early, self._reader.buffer = self._reader.buffer, b""
         if early:
             tunnel.upload(early)
         if self.full:
@@ -423,8 +354,7 @@ class Client(asyncio.Protocol):
         if carrier is not None:
             carrier.client_gone(clean=False)
         self._request = None
-        self._pieces = []
-        self._buffer = b""
+        self._reader.forget()
         self._server.counters.body_bytes -= self._held
         self._held = 0
 

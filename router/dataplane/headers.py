@@ -35,8 +35,8 @@ UNBOUNDED = -2
 """Stands for the length of a reply that ends with its connection."""
 
 
-class HeadError(Exception):
-    """A head that is refused, with the status that says why."""
+class Refused(Exception):
+    """A request (or a reply: 502) that is refused, with the status that says why."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)

@@ -7,7 +7,7 @@ import msgspec
 
 from kvroute.router.dataplane import headers as known
 from kvroute.router.dataplane.contract import Headers
-from kvroute.router.dataplane.headers import CHUNKED, UNBOUNDED, HeadError, Sink, kinds
+from kvroute.router.dataplane.headers import CHUNKED, UNBOUNDED, Refused, Sink, kinds
 
 
 class ReplyHead(msgspec.Struct, gc=False):
@@ -39,7 +39,7 @@ def read_reply(raw: bytes) -> ReplyHead:
     """Read one whole response head, its empty line included.
 
     Raises:
-        HeadError: it is malformed or its framing is ambiguous.
+        Refused: it is malformed or its framing is ambiguous.
     """
     sink = Sink()
     parser = httptools.HttpResponseParser(sink)
@@ -48,14 +48,14 @@ def read_reply(raw: bytes) -> ReplyHead:
     except httptools.HttpParserUpgrade:
         pass
     except httptools.HttpParserError as error:
-        raise HeadError(502, f"malformed reply: {error}") from error
+        raise Refused(502, f"malformed reply: {error}") from error
     new = raw.startswith(b"HTTP/1.1 ")
     if not new and not raw.startswith(b"HTTP/1.0 "):
-        raise HeadError(502, "the reply is not HTTP/1.0 or 1.1")
+        raise Refused(502, "the reply is not HTTP/1.0 or 1.1")
     reply = ReplyHead(parser.get_status_code(), sink.reason, UNBOUNDED, new, new)
     digits = _read_headers(reply, sink.headers)
     if reply.length == CHUNKED and not new:
-        raise HeadError(502, "a chunked reply in HTTP/1.0")
+        raise Refused(502, "a chunked reply in HTTP/1.0")
     if len(raw) <= known.REMEMBERED_BYTES:
         cut = known.length_cut(raw, reply.framing, digits) if digits else (raw[:-4], raw[-4:])
         reply.front, reply.back = cut or (b"", b"")
@@ -70,7 +70,7 @@ def _read_headers(reply: ReplyHead, headers: list[tuple[bytes, bytes]]) -> bytes
         kind = kinds[name]
         if kind == known.LENGTH or kind == known.CODING:
             if reply.framing:
-                raise HeadError(502, "the reply's length is announced twice")
+                raise Refused(502, "the reply's length is announced twice")
             reply.framing = name
             if kind == known.LENGTH:
                 digits = value
@@ -78,7 +78,7 @@ def _read_headers(reply: ReplyHead, headers: list[tuple[bytes, bytes]]) -> bytes
             elif value.lower() == b"chunked":
                 reply.length = CHUNKED
             else:
-                raise HeadError(502, "the reply's Transfer-Encoding is not understood")
+                raise Refused(502, "the reply's Transfer-Encoding is not understood")
             continue
         if kind == known.CONNECTION:
             connection.append(value)
@@ -98,7 +98,7 @@ def _read_headers(reply: ReplyHead, headers: list[tuple[bytes, bytes]]) -> bytes
 
 def _length(value: bytes) -> int:
     if not value.isdigit() or len(value) > 18:
-        raise HeadError(502, "the reply's Content-Length is malformed")
+        raise Refused(502, "the reply's Content-Length is malformed")
     return int(value)
 
 

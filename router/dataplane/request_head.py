@@ -10,7 +10,7 @@ import msgspec
 
 from kvroute.router.dataplane import headers as known
 from kvroute.router.dataplane.contract import Exchange, Head, Headers
-from kvroute.router.dataplane.headers import CHUNKED, HeadError, Sink, kinds
+from kvroute.router.dataplane.headers import CHUNKED, Refused, Sink, kinds
 
 _HOST_VALUE = re.compile(rb"[A-Za-z0-9._~%!$&'()*+;=-]*(?::[0-9]*)?|\[[0-9A-Fa-f:.v]+\](?::[0-9]*)?")
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)", re.IGNORECASE)
@@ -103,7 +103,7 @@ def read_request(raw: bytes, peer: str, scheme: str) -> Shape:
     """Read one whole request head, its empty line included.
 
     Raises:
-        HeadError: it is malformed, ambiguous or asks for what we do not do.
+        Refused: it is malformed, ambiguous or asks for what we do not do.
     """
     sink = Sink()
     parser = httptools.HttpRequestParser(sink)
@@ -112,14 +112,14 @@ def read_request(raw: bytes, peer: str, scheme: str) -> Shape:
     except httptools.HttpParserUpgrade:
         pass
     except httptools.HttpParserError as error:
-        raise HeadError(400, f"malformed request: {error}") from error
+        raise Refused(400, f"malformed request: {error}") from error
     method: bytes = parser.get_method()
     line = b"%b %b HTTP/1." % (method, sink.target)
     version = raw[len(line) : len(line) + 3]
     if not raw.startswith(line) or version not in (b"1\r\n", b"0\r\n"):
-        raise HeadError(400, "malformed request line, or not HTTP/1.0 or 1.1")
+        raise Refused(400, "malformed request line, or not HTTP/1.0 or 1.1")
     if b"\0" in raw:
-        raise HeadError(400, "NUL byte in the head")
+        raise Refused(400, "NUL byte in the head")
     old = version == b"0\r\n"
     shape = Shape(method, sink.target, old, sink.headers, peer, scheme, not old)
     _read_headers(shape)
@@ -138,13 +138,13 @@ def _read_headers(shape: Shape) -> None:
             connection.append(value)
         elif kind == known.CODING:
             if shape.old:
-                raise HeadError(400, "Transfer-Encoding in HTTP/1.0")
+                raise Refused(400, "Transfer-Encoding in HTTP/1.0")
             if shape.length == CHUNKED or value.lower() != b"chunked":
-                raise HeadError(400, "the only Transfer-Encoding that is understood is chunked, once")
+                raise Refused(400, "the only Transfer-Encoding that is understood is chunked, once")
             shape.length = CHUNKED
         elif kind == known.EXPECT:
             if value.lower() != b"100-continue":
-                raise HeadError(417, "the only expectation that can be met is 100-continue")
+                raise Refused(417, "the only expectation that can be met is 100-continue")
             shape.expects = not shape.old
         elif kind == known.FORWARDED_FOR:
             shape.addresses.append(value)
@@ -158,21 +158,21 @@ def _read_headers(shape: Shape) -> None:
             elif kind == known.HOST:
                 hosts += 1
                 if not _HOST_VALUE.fullmatch(value):
-                    raise HeadError(400, "malformed Host")
+                    raise Refused(400, "malformed Host")
             elif kind == known.REQUEST_ID and value and shape.request_id is None:
                 shape.request_id = value.decode("latin-1")
             shape.lines.append(b"%b: %b\r\n" % (name, value))
     if hosts != 1 and (hosts or not shape.old):
-        raise HeadError(400, "one Host header is required")
+        raise Refused(400, "one Host header is required")
     if shape.length_header >= 0 and shape.length == CHUNKED:
-        raise HeadError(400, "Content-Length together with Transfer-Encoding")
+        raise Refused(400, "Content-Length together with Transfer-Encoding")
     if connection:
         _apply_connection(shape, connection, upgrade)
 
 
 def _read_length(shape: Shape, index: int, value: bytes) -> None:
     if shape.length_header >= 0 or not value.isdigit() or len(value) > 18:
-        raise HeadError(400, "repeated or malformed Content-Length")
+        raise Refused(400, "repeated or malformed Content-Length")
     if shape.length != CHUNKED:
         shape.length = int(value)
     shape.length_header = index
@@ -207,14 +207,14 @@ def _set_target(shape: Shape) -> None:
         if absolute is not None:
             hosts = [value for name, value in shape.headers if kinds[name] == known.HOST]
             if any(host.lower() != absolute[1].lower() for host in hosts):
-                raise HeadError(400, "the target names another host than Host does")
+                raise Refused(400, "the target names another host than Host does")
             target = target[absolute.end() :]
             target = target if target[:1] == b"/" else b"/" + target
             shape.target = target
         elif target != b"*" or shape.method != b"OPTIONS":
-            raise HeadError(400, "the request target must be a path")
+            raise Refused(400, "the request target must be a path")
     if b"#" in target:
-        raise HeadError(400, "fragment in the request target")
+        raise Refused(400, "fragment in the request target")
     path = target.partition(b"?")[0]
     shape.path = unquote_to_bytes(path) if b"%" in path else path
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import Protocol, cast
 
 from kvroute.router.dataplane.contract import Failure
-from kvroute.router.dataplane.headers import HeadError, same_again
+from kvroute.router.dataplane.headers import Refused, same_again
 from kvroute.router.dataplane.limits import Limits
 from kvroute.router.dataplane.reply_head import ReplyHead, read_reply
 from kvroute.router.dataplane.sides import Asker
@@ -97,7 +97,7 @@ class Upstream(asyncio.Protocol):
                 return None
             try:
                 reply = read_reply(data[:end])
-            except HeadError:
+            except Refused:
                 return self._give_up(Failure.PROTOCOL)
             if reply.status >= 200 or reply.status == 101:
                 break
