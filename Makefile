@@ -42,7 +42,7 @@ lint: $(VENV)/.installed-dev
 # The engine has an environment of its own; the suite and the router run from .venv.
 test-vllm: $(VENV)/.installed-dev
 	$(BIN)/python tests/vllm/environment.py
-	$(BIN)/python -m pytest tests/vllm -v
+	$(BIN)/python -m pytest tests/vllm -v -o log_cli=true -o log_cli_level=INFO
 
 wheel-check: $(VENV)/.installed-dev
 	$(BIN)/python .ci/wheel_check.py

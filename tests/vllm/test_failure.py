@@ -19,32 +19,43 @@ TOKENS = 12
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How one streaming request ended for its client."""
+    """How one request ended for its client."""
 
-    status: int
-    began: bool
-    """At least one token had arrived."""
     whole: bool
-    """The stream came to its end mark."""
-    error: bytes = b""
-    """What was answered instead of a stream."""
+    """A 200 that came to its end."""
+    began: bool
+    """Some of the answer had arrived."""
+    answer: bytes
+    """The last of what arrived."""
 
 
 def _ask(port: int, client: int, number: int) -> Ending:
-    """One streaming request with a prompt of its own."""
+    """One request with a prompt of its own; every other client streams."""
     prompt = f"client {client} asks question {number}: " + f"word{client * 100 + number} " * 60
-    body = {"model": MODEL, "prompt": prompt, "max_tokens": TOKENS, "ignore_eos": True, "stream": True}
+    body = {"model": MODEL, "prompt": prompt, "max_tokens": TOKENS, "ignore_eos": True, "stream": client % 2 == 0}
+    return _stream(port, body) if body["stream"] else _whole(port, body)
+
+
+def _whole(port: int, body: object) -> Ending:
+    try:
+        answer = exchange(port, "/v1/completions", body)
+    except (OSError, http.client.HTTPException) as error:
+        return Ending(False, False, repr(error).encode())
+    return Ending(answer.status == 200, False, answer.body)
+
+
+def _stream(port: int, body: object) -> Ending:
     began, last = False, b""
     with opened(port, "/v1/completions", body) as connection:
         try:
             reply = connection.getresponse()
             if reply.status != 200:
-                return Ending(reply.status, False, False, reply.read())
+                return Ending(False, False, reply.read())
             for last in events(reply):
                 began = began or bool(content(last))
-        except (OSError, http.client.HTTPException):
-            return Ending(0, began, False)
-        return Ending(reply.status, began, last == b"[DONE]")
+        except (OSError, http.client.HTTPException) as error:
+            return Ending(False, began, repr(error).encode())
+    return Ending(last == b"[DONE]", began, last)
 
 
 def test_killing_a_replica_loses_nothing_that_had_not_begun(engines: list[Engine], router: Router) -> None:
