@@ -281,3 +281,53 @@ async def test_a_burst_ends_with_nothing_reserved() -> None:
             for one in ended
             if not isinstance(one, BaseException)
         )
+
+
+async def flood(engine: StandInEngine, tokens: int) -> None:
+    """Fill an engine's cache behind the router's back."""
+    async with aiohttp.ClientSession() as session:
+        for i in range(tokens // 1000):
+            body = {"model": "mock", "prompt": f"{i} other people's text " * 200, "max_tokens": 1}
+            async with session.post(f"{engine.url}/v1/completions", json=body) as answer:
+                assert answer.status == 200
+
+
+async def test_a_reply_that_tells_cached_tokens_corrects_what_is_older_too() -> None:
+    """With vLLM's helpful flag: one hit that failed to come says that everything used before it is gone as well."""
+    options = {"kv_blocks": 1024, "enable_prompt_tokens_details": True, "prefill_rate": 200_000.0}
+    async with engines(1, **options) as (engine,), running(engine.url) as router:
+        for text in ("old ", "new "):
+            await router.chat(text + LONG)
+        await flood(engine, 20_000)
+        assert float((await router.chat("new " + LONG))[1]["X-Kvroute-Hit-Tokens"]) > 0
+        assert router.server.deciding.occupancy.shortfalls == 1
+        assert float((await router.chat("old " + LONG))[1]["X-Kvroute-Hit-Tokens"]) == 0
+        page = (await router.get("/metrics"))[1]
+        assert "kvroute_reported_prompt_tokens_total{" in page
+
+
+async def test_stock_flags_correct_the_estimate_from_the_engines_totals() -> None:
+    """Replies that tell nothing: the engine's own hit rate shrinks what its cache is believed to keep for us."""
+    async with engines(1, kv_blocks=1024, prefill_rate=200_000.0) as (engine,), running(engine.url) as router:
+        trust = router.server.membership.cached(f"127.0.0.1:{engine.port}").trust
+        for i in range(30):
+            text = f"{i % 2} " + LONG * 2
+            await router.chat(text)
+            await flood(engine, 20_000)
+            if trust.share < 1.0:
+                break
+        assert trust.share < 1.0
+
+
+async def test_a_thousand_short_prompts_spread_over_eight_engines() -> None:
+    """Streams sent one after another to equal engines, whose learned rates are noisy: within 10 % of even."""
+    async with (
+        engines(8, prefill_rate=1e6, decode_rate=1e4) as eight,
+        running(*(engine.url for engine in eight)) as router,
+    ):
+        for i in range(1000):
+            body = {"model": "mock", "prompt": f"{i} what is {i * 7919}?", "max_tokens": 1, "stream": True}
+            async with router.session.post(f"{router.url}/v1/completions", json=body) as answer:
+                await answer.read()
+        seen = [engine.requests_seen for engine in eight]
+        assert 0.9 * 125 <= min(seen) <= max(seen) <= 1.1 * 125, seen
