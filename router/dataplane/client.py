@@ -41,6 +41,10 @@ class State(enum.Enum):
     CLOSED = enum.auto()
 
 
+_HEAD, _BODY, _BUSY, _TUNNEL, _CLOSING, _CLOSED = State
+"""The states by names that cost no attribute look-up."""
+
+
 class Server(Plane, Protocol):
     """What client connections share."""
 
@@ -82,7 +86,7 @@ class Client(asyncio.Protocol):
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self.state = State.HEAD
+        self.state: State = _HEAD
         self.deadline = inf
         """When `expired` is to be called (monotonic seconds)."""
         self.full = False
@@ -98,7 +102,7 @@ class Client(asyncio.Protocol):
     @property
     def idle(self) -> bool:
         """Between two requests, with nothing of the next one received."""
-        return self.state is State.HEAD and not self._reader.buffer
+        return self.state is _HEAD and not self._reader.buffer
 
     # -- what the transport reports
 
@@ -116,25 +120,25 @@ class Client(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         state = self.state
-        if state is State.HEAD:
+        if state is _HEAD:
             reader = self._reader
             reader.buffer = reader.buffer + data if reader.buffer else data
             self._advance()
-        elif state is State.BODY:
+        elif state is _BODY:
             self._read_body(data)
-        elif state is State.TUNNEL:
+        elif state is _TUNNEL:
             if self._carrier is not None:
                 self._carrier.upload(data)
-        elif state is State.BUSY:
+        elif state is _BUSY:
             self._reader.buffer += data
             if len(self._reader.buffer) > self._server.limits.pipelined_bytes:
                 self._drop()
 
     def eof_received(self) -> None:
         """A client that closes its side has left: a reply could not be told apart from one nobody reads."""
-        if self.state is State.TUNNEL and self._carrier is not None:
+        if self.state is _TUNNEL and self._carrier is not None:
             self._carrier.client_gone(clean=True)
-        elif self.state is not State.CLOSING:
+        elif self.state is not _CLOSING:
             self._drop()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -149,9 +153,9 @@ class Client(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.full = False
-        if self.state is State.HEAD:
+        if self.state is _HEAD:
             self.deadline = monotonic() + self._server.limits.keep_alive_seconds
-        elif self.state in (State.BUSY, State.TUNNEL):
+        elif self.state in (_BUSY, _TUNNEL):
             self.deadline = inf
         if self._carrier is not None:
             self._carrier.client_full(False)
@@ -164,7 +168,7 @@ class Client(asyncio.Protocol):
             return
         self._advancing = True
         try:
-            while self._reader.buffer and self.state is State.HEAD and self._begin():
+            while self._reader.buffer and self.state is _HEAD and self._begin():
                 pass
         except Refused as error:
             self.refuse(refusal(error.status, error.message))
@@ -189,10 +193,10 @@ class Client(asyncio.Protocol):
             return False
         body = reader.body()
         if reply is not None:
-            self.state = State.BUSY
+            self.state = _BUSY
             self.answer(reply)
         elif body is None:
-            self.state = State.BODY
+            self.state = _BODY
             self.deadline = monotonic() + server.limits.body_seconds
             if request.shape.expects and not reader.held:
                 self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -225,7 +229,7 @@ class Client(asyncio.Protocol):
     # -- answering
 
     def _dispatch(self, request: RequestHead, body: bytes) -> None:
-        self.state = State.BUSY
+        self.state = _BUSY
         self.deadline = inf
         handler = self._server.handler
         result: Reply | Exchange | Awaitable[Reply | Exchange]
@@ -261,9 +265,9 @@ class Client(asyncio.Protocol):
         error = task.exception()
         if error is not None:
             _log.error("handling a request failed", exc_info=error)
-            if self.state is State.BUSY:
+            if self.state is _BUSY:
                 self.refuse(refusal(500, "internal error"))
-        elif self.state is State.BUSY:
+        elif self.state is _BUSY:
             self._proceed(task.result())
         else:
             result = task.result()
@@ -300,7 +304,7 @@ class Client(asyncio.Protocol):
         if not keep or self._server.draining:
             self._close(now)
             return
-        self.state = State.HEAD
+        self.state = _HEAD
         limits = self._server.limits
         self.deadline = now + (limits.stall_seconds if self.full else limits.keep_alive_seconds)
         if self._reader.buffer:
@@ -308,7 +312,7 @@ class Client(asyncio.Protocol):
 
     def tunnelled(self, tunnel: Carrier) -> None:
         self._carrier = tunnel
-        self.state = State.TUNNEL
+        self.state = _TUNNEL
         early, self._reader.buffer = self._reader.buffer, b""
         if early:
             tunnel.upload(early)
@@ -320,7 +324,7 @@ class Client(asyncio.Protocol):
     def _close(self, now: float) -> None:
         """Close once our bytes are out. A client still sending must not get a reset before it has read them."""
         self._gone()
-        self.state = State.CLOSING
+        self.state = _CLOSING
         limits = self._server.limits
         self.deadline = now + (limits.stall_seconds if self.full else limits.linger_seconds)
         if self.transport.can_write_eof():
@@ -336,7 +340,7 @@ class Client(asyncio.Protocol):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.transport.abort()
         else:
-            self.state = State.CLOSING
+            self.state = _CLOSING
             self.deadline = monotonic() + self._server.limits.linger_seconds
             self.transport.close()
 
@@ -346,7 +350,7 @@ class Client(asyncio.Protocol):
 
     def _gone(self) -> None:
         """Whatever was under way for this client ends."""
-        self.state = State.CLOSED
+        self.state = _CLOSED
         carrier, self._carrier = self._carrier, None
         task, self._task = self._task, None
         if task is not None:
@@ -367,9 +371,9 @@ class Client(asyncio.Protocol):
 
     def expired(self, now: float) -> None:
         """`deadline` has passed."""
-        if self.state is State.BODY:
+        if self.state is _BODY:
             self.refuse(refusal(408, "the body did not arrive in time"))
-        elif self.state is State.HEAD and self._partial:
+        elif self.state is _HEAD and self._partial:
             self.refuse(refusal(408, "the head did not arrive in time"))
         else:
             self._drop()

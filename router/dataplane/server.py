@@ -59,7 +59,13 @@ class DataPlane:
         if context is not None:
             self.scheme = "https"
         server = await loop.create_server(
-            lambda: Client(self), host, port, ssl=context, reuse_port=reuse_port or None, backlog=backlog
+            lambda: Client(self),
+            host,
+            port,
+            ssl=context,
+            ssl_handshake_timeout=self.limits.header_seconds if context else None,
+            reuse_port=reuse_port or None,
+            backlog=backlog,
         )
         self._servers.append(server)
         if self._timer is None:
