@@ -42,6 +42,11 @@ class Router(Process):
         """Requests forwarded and not ended."""
         return sum(value for _, value in samples(self.port, "kvroute_in_flight"))
 
+    @property
+    def retries(self) -> float:
+        """Attempts that failed and were followed by another."""
+        return sum(value for _, value in samples(self.port, "kvroute_retries_total"))
+
     def _ready_replicas(self) -> float:
         states = samples(self.port, "kvroute_replica_state")
         return sum(value for labels, value in states if labels["state"] == "ready")
