@@ -86,7 +86,10 @@ class Membership:
     # --- the list of backends ---
 
     def expect(self, backends: Iterable[Backend], now: float) -> None:
-        """These are listed: each shows as joining until it answers."""
+        """These are listed: each shows as joining until it answers. Those no longer listed leave."""
+        backends = list(backends)
+        for endpoint in self.members.keys() - {backend.endpoint for backend in backends}:
+            self.gone(endpoint, now)
         for backend in backends:
             if backend.endpoint not in self.members:
                 member = self.members[backend.endpoint] = Member(backend)
@@ -210,6 +213,7 @@ class Membership:
 
     def _leave(self, replica: Replica) -> None:
         self._outside.forget(replica)
+        self._targets.pop(replica.name, None)
         self._deciding.drop(replica)
         self._cached.pop(replica.name, None)
         self._deciding.fleet.move(replica, State.GONE)

@@ -93,6 +93,13 @@ def test_gone_is_gone() -> None:
     assert states(members) == {"10.0.0.1:8000": State.JOINING}
 
 
+def test_one_that_never_answered_leaves_when_it_is_no_longer_listed() -> None:
+    """The list is the truth."""
+    members = membership()
+    members.expect([parse_backend("http://10.0.0.2:8000")], 1.0)
+    assert states(members) == {"10.0.0.2:8000": State.JOINING}
+
+
 def test_others_load_is_seen_after_three_readings() -> None:
     """One reading races with requests on the wire; three that agree are load that is not ours."""
     members = membership()
