@@ -12,7 +12,8 @@ Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 
 class Head(msgspec.Struct, gc=False):
-    """A request head as the client sent it. Header names keep their case; `path` is the target without its query."""
+    """A request head as the client sent it. Header names keep their case; `path` is the target without its query,
+    percent-decoded: what the replica will route by. The headers are shared with later requests: never change them."""
 
     method: bytes
     target: bytes
@@ -86,8 +87,9 @@ class Exchange(Protocol):
     """One accepted request on its way: where it goes now, and everything that is learnt of it.
 
     The data plane calls `body_sent` when the first upstream body byte of an attempt is written, `replied` when the
-    response head is in, `first_output` at the first SSE data event that carries no error (streams only), `tail` with
-    the last bytes of the body where usage is looked for, `failed` when an attempt fails, and `settle` exactly once.
+    response head is in, `first_output` at the first SSE data event that carries no error (streams only), `head` and
+    `tail` with the first and the last bytes of the body, `failed` when an attempt fails (after which `replied` and
+    what follows it may come again), and `settle` exactly once.
     """
 
     endpoint: Endpoint
@@ -103,6 +105,11 @@ class Exchange(Protocol):
     def replied(self, status: int, streaming: bool, now: float) -> None: ...
 
     def first_output(self, now: float) -> None: ...
+
+    def head(self, data: bytes) -> None:
+        """The first bytes of a 2xx reply's body (1 KiB, or the whole of a shorter one), without framing; not when it
+        is compressed."""
+        ...
 
     def tail(self, data: bytes, streaming: bool) -> None:
         """The last bytes of a 2xx reply's body (at most 8 KiB), just before a COMPLETED settle."""

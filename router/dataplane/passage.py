@@ -7,18 +7,19 @@ from time import monotonic
 from kvroute.router.dataplane.contract import Exchange
 from kvroute.router.dataplane.framing import Chunked, Counted, Framing, Unbounded
 from kvroute.router.dataplane.headers import CHUNKED
-from kvroute.router.dataplane.tail import FirstOutput, Tail
+from kvroute.router.dataplane.tail import HEAD_BYTES, FirstOutput, Tail
 
 _RAW, _UNWRAP, _WRAP = range(3)
 """How body bytes change: not at all, chunks taken off (HTTP/1.0), chunks put on (the body ends with its connection)."""
-_NEAR_BYTES = 1024
-"""Where in a segment the first output is looked for first."""
+_NEAR_BYTES = 1200
+"""How far into a segment the first bytes and the first output are looked for first."""
 
 
 class Passage:
     """One reply's body. A stream's head is held until the first body byte; afterwards bytes pass as they come."""
 
     __slots__ = (
+        "_begin",
         "_exchange",
         "_first",
         "_framing",
@@ -33,9 +34,10 @@ class Passage:
     )
 
     def __init__(
-        self, exchange: Exchange, length: int, *, old: bool, streaming: bool, tail: bool, opaque: bool
+        self, exchange: Exchange, length: int, *, old: bool, streaming: bool, ends: bool, opaque: bool
     ) -> None:
-        """`length`: body bytes, CHUNKED or UNBOUNDED; `old`: the client speaks HTTP/1.0; `opaque`: compressed."""
+        """`length`: body bytes, CHUNKED or UNBOUNDED; `old`: the client speaks HTTP/1.0; `ends`: the exchange is
+        told of the body's first and last bytes; `opaque`: it is compressed."""
         self._exchange = exchange
         self._framing: Framing
         self._recode = _RAW
@@ -47,10 +49,11 @@ class Passage:
         else:
             self._framing = Unbounded()
             self._recode = _RAW if old else _WRAP
-        self._tail = Tail() if tail else None
+        self._begin = b"" if ends else None
+        self._tail = Tail() if ends else None
         self._holding = self._waiting = streaming
         self._first = FirstOutput() if streaming and not opaque else None
-        self._inspects = streaming or self._recode != _RAW
+        self._inspects = streaming or ends or self._recode != _RAW
         self.head = b""
         """The head to send in front of the first bytes; the one who made the passage sets it."""
         self.ended = False
@@ -97,7 +100,7 @@ class Passage:
             end = framing.feed(data, position, out)
             payload = b"".join(out)
         if end >= 0:
-            self.ended = True
+            self._end()
             if end < len(data):
                 data = data[:end]
                 self.clean = False
@@ -111,13 +114,19 @@ class Passage:
 
     def close(self) -> bytes:
         """The replica closed where that is the body's end: the last bytes for the client."""
-        self.ended = True
+        self._end()
         head, self.head = self.head, b""
         return head + b"0\r\n\r\n" if self._recode == _WRAP else head
 
     def tail(self) -> bytes | None:
         """The body's last bytes, where they are of use."""
         return None if self._tail is None else self._tail.read()
+
+    def _end(self) -> None:
+        self.ended = True
+        if self._begin:
+            self._exchange.head(self._begin)
+        self._begin = None
 
     def _headed(self, data: bytes) -> bytes:
         data = self.head + data
@@ -146,11 +155,16 @@ class Passage:
         if not payload:
             return
         self._holding = False
+        if self._begin is not None:
+            self._begin += payload[: HEAD_BYTES - len(self._begin)]
+            if len(self._begin) >= HEAD_BYTES:
+                self._exchange.head(self._begin)
+                self._begin = None
         if self._waiting and (self._first is None or self._first.feed(payload)):
             self._exchange.first_output(monotonic())
             self._waiting = False
             self._first = None
-            self._inspects = self._recode != _RAW
+        self._inspects = self._waiting or self._begin is not None or self._recode != _RAW
 
     def _recoded(self, payload: bytes) -> bytes:
         """The payload in the framing that the client needs."""

@@ -16,7 +16,7 @@ from kvroute.router.dataplane.pool import Pool
 from kvroute.router.dataplane.reply_head import ReplyHead, client_head, framing_line
 from kvroute.router.dataplane.request_head import RequestHead, upstream_head
 from kvroute.router.dataplane.sides import Caller
-from kvroute.router.dataplane.tail import TAIL_BYTES
+from kvroute.router.dataplane.tail import HEAD_BYTES, TAIL_BYTES
 from kvroute.router.dataplane.tunnel import Tunnel
 from kvroute.router.dataplane.upstream import Upstream
 
@@ -144,7 +144,7 @@ class Relay:
             0 if bodiless else length,
             old=old,
             streaming=streaming,
-            tail=200 <= status < 300 and not bodiless and not reply.opaque,
+            ends=200 <= status < 300 and not bodiless and not reply.opaque,
             opaque=reply.opaque,
         )
         if old and not passage.counted:
@@ -165,6 +165,8 @@ class Relay:
         tail = None
         if 200 <= reply.status < 300 and not reply.opaque:
             tail = data[max(position, len(data) - TAIL_BYTES) :]
+            if tail:
+                self._exchange.head(data[position : position + HEAD_BYTES])
         self._complete(tail)
 
     def _client_head(self, reply: ReplyHead, length: int, wraps: bool) -> bytes:

@@ -1,4 +1,4 @@
-"""The two looks that are taken into a reply's body: its first output, and its last bytes."""
+"""The looks that are taken into a reply's body: its first bytes, its first output, and its last bytes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections import deque
 
 from kvroute.router.dataplane.framing import Chunked, Mark
 
+HEAD_BYTES = 1024
+"""What is handed on of a body's beginning."""
 TAIL_BYTES = 8 * 1024
 """What is handed on of a body's end."""
 

@@ -142,6 +142,7 @@ class Journey:
         self.response_headers: Headers = ()
         self.notes: list[str] = []
         self.outcomes: list[Outcome] = []
+        self.first = b""
         self.last = b""
         self.failures: list[Failure] = []
         self.done = asyncio.Event()
@@ -155,6 +156,10 @@ class Journey:
 
     def first_output(self, now: float) -> None:
         self.notes.append("first_output")
+
+    def head(self, data: bytes) -> None:
+        assert not self.first
+        self.first = data
 
     def tail(self, data: bytes, streaming: bool) -> None:
         self.last = data

@@ -385,3 +385,25 @@ async def test_does_not_relay_what_follows_a_reply(stage: Stage, client: Wire, r
     await upstream.send(OK)
     assert await client.exactly(len(OK)) == OK
     assert stage.director.journey.failures == []
+
+
+@pytest.mark.parametrize("framed", ["length", "chunks", "compressed"])
+async def test_tells_the_first_and_the_last_bytes(stage: Stage, client: Wire, replica: Replica, framed: str) -> None:
+    """Of a large 2xx body the exchange hears the first 1 KiB and the last 8 KiB, unless it is compressed."""
+    body = bytes(range(256)) * 256
+    data = body if framed != "chunks" else b"".join(chunk(body[i : i + 999]) for i in range(0, len(body), 999))
+    head = {
+        "length": b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body),
+        "compressed": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body),
+        "chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+    }[framed]
+    if framed == "chunks":
+        data += b"0\r\n\r\n"
+    await client.send(WHOLE)
+    upstream = await replica.accept()
+    await upstream.message()
+    await upstream.send(head + data[:100], data[100:30_000], data[30_000:])
+    assert await client.exactly(len(head) + len(data)) == head + data
+    journey = stage.director.journey
+    assert journey.first == (b"" if framed == "compressed" else body[:1024])
+    assert journey.last == (b"" if framed == "compressed" else body[-8192:])

@@ -183,5 +183,12 @@ def test_any_cut_of_both_streams_gives_the_same_result(request_sizes: list[int],
         ["replied 200", "completed"],
         ["replied 200", "tail", "completed"],
     ]
+    assert [journey.first for journey in director.journeys] == [
+        b"hello",
+        b': ping\n\ndata: a\n\ndata: {"usage": {"a": 1}}\n\n',
+        b"",
+        b"",
+        b"to the end",
+    ]
     assert director.journeys[1].last == b': ping\n\ndata: a\n\ndata: {"usage": {"a": 1}}\n\n'
     assert director.journeys[4].last == b"to the end"
