@@ -74,6 +74,7 @@ class Client(asyncio.Protocol):
         "_carrier",
         "_held",
         "_partial",
+        "_patience",
         "_reader",
         "_request",
         "_server",
@@ -92,6 +93,8 @@ class Client(asyncio.Protocol):
         self.full = False
         self.transport: asyncio.Transport
         self._partial = False
+        self._patience = 0.0
+        """How long last bytes may take that a slow reader still wants."""
         self._advancing = False
         self._reader: Reader
         self._request: RequestHead | None = None
@@ -147,7 +150,8 @@ class Client(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.full = True
-        self.deadline = monotonic() + self._server.limits.stall_seconds
+        if self.state is not _CLOSING:
+            self.deadline = monotonic() + self._server.limits.stall_seconds
         if self._carrier is not None:
             self._carrier.client_full(True)
 
@@ -283,8 +287,6 @@ class Client(asyncio.Protocol):
         if keep and request.shape.old:
             connection = b"Connection: keep-alive\r\n"
         self.transport.write(wire(reply, connection, request.shape.method == b"HEAD"))
-        if reply.status >= 400:
-            self._server.counters.refused += 1
         self.finished(keep, monotonic())
 
     def refuse(self, reply: Reply) -> None:
@@ -325,8 +327,7 @@ class Client(asyncio.Protocol):
         """Close once our bytes are out. A client still sending must not get a reset before it has read them."""
         self._gone()
         self.state = _CLOSING
-        limits = self._server.limits
-        self.deadline = now + (limits.stall_seconds if self.full else limits.linger_seconds)
+        self._linger(now)
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
@@ -341,8 +342,12 @@ class Client(asyncio.Protocol):
             self.transport.abort()
         else:
             self.state = _CLOSING
-            self.deadline = monotonic() + self._server.limits.linger_seconds
+            self._linger(monotonic())
             self.transport.close()
+
+    def _linger(self, now: float) -> None:
+        self.deadline = now + self._server.limits.linger_seconds
+        self._patience = now + self._server.limits.stall_seconds
 
     def _drop(self) -> None:
         self._gone()
@@ -375,5 +380,7 @@ class Client(asyncio.Protocol):
             self.refuse(refusal(408, "the body did not arrive in time"))
         elif self.state is _HEAD and self._partial:
             self.refuse(refusal(408, "the head did not arrive in time"))
+        elif self.state is _CLOSING and now < self._patience and self.transport.get_write_buffer_size():
+            self.deadline = now + self._server.limits.linger_seconds
         else:
             self._drop()

@@ -224,3 +224,29 @@ async def test_an_early_answer_ends_an_upload(stage: Stage, client: Wire, replic
     await upstream.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
     assert (await client.head()).startswith(b"HTTP/1.1 413 ")
     assert stage.plane.pool(replica.endpoint).idle == 0
+
+
+async def test_a_slow_reader_gets_the_last_bytes_of_a_closed_connection(empty_stage: Stage) -> None:
+    """Bytes that wait when the connection is to be closed are not dropped after `linger_seconds`."""
+    stage = await empty_stage.open(Limits(linger_seconds=0.05, high_water_bytes=8 * 1024 * 1024))
+    replica = await stage.replica()
+    client = await stage.client()
+    small, large = 16 * 1024, 4 * 1024 * 1024
+    receiving = client.writer.transport.get_extra_info("socket")
+    receiving.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, small)
+    client.reader._transport.pause_reading()  # type: ignore[attr-defined]
+    await client.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    upstream = await replica.accept()
+    await upstream.head()
+    (connection,) = stage.plane.clients
+    sending = connection.transport.get_extra_info("socket")
+    sending.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, small)
+    body = b"z" * 3_000_000
+    await upstream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n" + body)
+    assert await stage.director.journey.settled() is Outcome.COMPLETED
+    await asyncio.sleep(0.3)
+    assert connection.transport.get_write_buffer_size() > 0
+    receiving.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, large)
+    sending.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, large)
+    client.reader._transport.resume_reading()  # type: ignore[attr-defined]
+    assert (await client.rest()).endswith(b"\r\n\r\n" + body)
