@@ -16,7 +16,19 @@ _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|$)|\0")
 class Reader:
     """Call `head`, then `body`, then `more` with each further segment until the body is whole; then `head` again."""
 
-    __slots__ = ("_at", "_framing", "_length", "_limits", "_peer", "_pieces", "_scheme", "_shape", "buffer", "held")
+    __slots__ = (
+        "_at",
+        "_framing",
+        "_length",
+        "_limits",
+        "_peer",
+        "_pieces",
+        "_scheme",
+        "_seen",
+        "_shape",
+        "buffer",
+        "held",
+    )
 
     def __init__(self, limits: Limits, peer: str, scheme: str) -> None:
         self._limits = limits
@@ -24,6 +36,8 @@ class Reader:
         self._scheme = scheme
         self._shape: Shape | None = None
         """The last request's, by which the next is likely to be recognised."""
+        self._seen = 0
+        """Bytes of an unfinished head that were looked through already."""
         self._at = 0
         self._length = 0
         self._framing: Framing
@@ -49,7 +63,8 @@ class Reader:
                     return self._taken(request, again[1])
         while buffer.startswith(b"\r\n"):
             buffer = self.buffer = buffer[2:]
-        end = buffer.find(b"\r\n\r\n") + 4
+            self._seen = 0
+        end = buffer.find(b"\r\n\r\n", max(0, self._seen - 3)) + 4
         if end == 3 or end > self._limits.head_bytes:
             self._check_unfinished()
             return None
@@ -62,6 +77,7 @@ class Reader:
         if length > self._limits.body_bytes:
             raise Refused(413, f"the body is larger than {self._limits.body_bytes} bytes")
         self._at = end
+        self._seen = 0
         self.held = 0
         return request
 
@@ -71,8 +87,9 @@ class Reader:
             raise Refused(431, f"the request head is larger than {self._limits.head_bytes} bytes")
         if buffer and not 65 <= buffer[0] <= 90 and buffer != b"\r":
             raise Refused(400, "this is not HTTP")
-        if _BARE.search(buffer):
+        if _BARE.search(buffer, max(0, self._seen - 1)):
             raise Refused(400, "bare CR or LF, or a NUL byte, in the head")
+        self._seen = len(buffer)
 
     def body(self) -> bytes | None:
         """The body behind the head that was just read; None when more bytes must come first.

@@ -12,6 +12,7 @@ from kvroute.router.dataplane.reader import Reader
 from kvroute.router.dataplane.reply_head import read_reply
 from kvroute.router.dataplane.request_head import RequestHead, upstream_head
 from tests.router.dataplane.stage import Journey
+from tests.router.dataplane.test_splits import cuts
 
 LIMITS = Limits(body_bytes=1000, head_bytes=2000)
 POST = b"POST /a?b HTTP/1.1\r\nHost: h\r\nX: 1\r\nContent-Length: 3\r\nY: z\r\n\r\nabc"
@@ -70,6 +71,26 @@ def test_a_second_head_means_what_it_would_mean_alone(
     used = Reader(LIMITS, "1.2.3.4", "http")
     meaning(used, first + body)
     assert meaning(used, second + body) == meaning(Reader(LIMITS, "1.2.3.4", "http"), second + body)
+
+
+@settings(deadline=None)
+@given(st.text("GA /:\r\n\0x", max_size=60), st.lists(st.integers(1, 9), min_size=1, max_size=9))
+def test_an_unfinished_head_is_refused_alike_however_it_comes(text: str, sizes: list[int]) -> None:
+    """What is wrong in the beginning of a head is found in whatever pieces it arrives, and nothing else is."""
+    data = b"GET / HTTP/1.1\r\nX: y" + text.encode().replace(b"\r\n\r\n", b"")
+
+    def reading(pieces: list[bytes]) -> object:
+        reader = Reader(LIMITS, "1.2.3.4", "http")
+        try:
+            for piece in pieces:
+                reader.buffer += piece
+                if reader.head(lambda: "id") is not None:
+                    return "read"
+        except Refused as error:
+            return error.status
+        return "unfinished"
+
+    assert reading(list(cuts(data, sizes))) == reading([data])
 
 
 def test_a_repeated_head_is_recognised_with_another_length() -> None:
