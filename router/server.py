@@ -26,6 +26,7 @@ from kvroute.router.control.metrics import Metrics
 from kvroute.router.core.decide import Deciding
 from kvroute.router.core.fleet import Fleet
 from kvroute.router.core.index import Index
+from kvroute.router.dataplane.memory import keep_freed_memory
 from kvroute.router.dataplane.server import DataPlane
 from kvroute.router.errors import ConfigError
 from kvroute.router.facade import Facade
@@ -152,6 +153,7 @@ def run(config: Config) -> None:
         KvrouteError, PluginError, OSError: it cannot start.
     """
     set_up_logs(config.logging.level, config.logging.format)
+    keep_freed_memory()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(config))
 
