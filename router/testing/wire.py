@@ -23,6 +23,8 @@ class Refusal(Exception):
 
     def response(self) -> web.Response:
         """The error as vLLM words it."""
+        if not self.kind:  # FastAPI's own shape
+            return reply({"detail": self.message}, self.status)
         error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.status}
         return reply({"error": error}, self.status)
 
@@ -80,7 +82,7 @@ def _standard_json(data: bytes) -> Any:
             "json_invalid", f"body.{error.pos}", "JSON decode error", "<dict of 0 items>", context
         ) from error
     except (ValueError, RecursionError) as error:
-        raise Refusal(400, "There was an error parsing the body", "Bad Request") from error
+        raise Refusal(400, "There was an error parsing the body", "") from error
 
 
 def demand(fields: dict[str, Any], name: str) -> Any:
