@@ -17,6 +17,8 @@ from kvroute.scorers.contract import Column
 
 _CAPACITY = int(Column.CAPACITY_TOKENS)
 _INF = float("inf")
+_SLACK = 64
+"""Ended leases that may wait in the queue of predicted prefill ends, beyond as many as are open."""
 
 
 class Phase(enum.Enum):
@@ -91,7 +93,15 @@ class Ledger:
         self._weigh(lease.replica, lease.pin)
         self._open += 1
         if not lease.stream:
-            heapq.heappush(self._due, (lease.opened + predicted, order, lease))
+            due = self._due
+            heapq.heappush(due, (lease.opened + predicted, order, lease))
+            if len(due) > 2 * self._open + _SLACK:
+                self._sweep()
+
+    def _sweep(self) -> None:
+        """Let go of leases that ended long before their predicted prefill end: fast engines leave thousands."""
+        self._due = [entry for entry in self._due if entry[2].phase is Phase.PREFILL]
+        heapq.heapify(self._due)
 
     def advance(self, now: float) -> None:
         """End the prefill of replies that are not streamed and whose predicted prefill end has passed."""
