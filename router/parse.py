@@ -59,17 +59,36 @@ def parse(path: bytes, data: bytes) -> Body:
         ClientError: 400, in the words and shape vLLM would use, when the body is not a JSON object or a field that
             routing needs has a wrong type.
     """
-    kind = PATHS.get(path, Kind.OTHER)
-    try:
-        fields = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        fields = _as_the_engine_reads(data)
+    fields = _loaded(data)
     if not isinstance(fields, dict):
         raise _not_an_object(fields)
-    get = fields.get
-    model = get("model")
+    model = fields.get("model")
     if model is not None and not isinstance(model, str):
         raise _invalid("string_type", "body.model", "Input should be a valid string", _shown(model))
+    return _body(PATHS.get(path, Kind.OTHER), fields, model)
+
+
+def glance(data: bytes) -> Body | None:
+    """Look at a JSON body that the engine alone judges; None when it is no JSON object for the engine either."""
+    try:
+        fields = _loaded(data)
+    except ClientError:
+        return None
+    if not isinstance(fields, dict):
+        return None
+    model = fields.get("model")
+    return _body(Kind.OTHER, fields, model if isinstance(model, str) else None)
+
+
+def _loaded(data: bytes) -> Any:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return _as_the_engine_reads(data)
+
+
+def _body(kind: Kind, fields: dict[str, Any], model: str | None) -> Body:
+    get = fields.get
     n = get("n")
     sequences = n if type(n) is int and n > 1 else 1
     if kind is Kind.COMPLETION or kind is Kind.EMBEDDING:

@@ -1,4 +1,7 @@
-"""Which paths are the router's own, which manage an engine, and which are work for one replica."""
+"""Which paths are the router's own, which manage an engine, and which are work for one replica.
+
+Paths are percent-decoded by the data plane, as the engine decodes them: /%73leep is /sleep here.
+"""
 
 from __future__ import annotations
 
@@ -39,15 +42,7 @@ MANAGEMENT_PREFIXES = (
     b"/get_world",
 )
 
-_PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
 _RESPONSE = re.compile(rb"^/v1/responses/([^/]+)(?:/cancel|/input_items)?$")
-
-
-def plain(path: bytes) -> bytes:
-    """The path as the engine will see it: percent-escapes decoded, so that /%73leep is /sleep."""
-    if b"%" not in path:
-        return path
-    return _PERCENT.sub(lambda escape: bytes((int(escape.group(1), 16),)), path)
 
 
 def is_management(path: bytes) -> bool:

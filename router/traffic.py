@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import msgspec
 import orjson
@@ -18,7 +18,7 @@ from kvroute.router.dataplane.contract import Endpoint, Failure, Head, Headers, 
 from kvroute.router.errors import ClientError, NoReplica
 from kvroute.router.exchange import Ending, Exchange
 from kvroute.router.knowledge.text import Prompt, TextLens
-from kvroute.router.parse import PATHS, Body, Kind, parse
+from kvroute.router.parse import PATHS, Body, Kind, glance, parse
 from kvroute.router.retries import RetryBudget
 from kvroute.router.stored import StoredResponses
 from kvroute.scorers.contract import Request
@@ -33,6 +33,21 @@ class Target(msgspec.Struct, gc=False):
     endpoint: Endpoint
     request_headers: Headers = ()
     response_headers: Headers = ()
+
+
+class Note(msgspec.Struct, frozen=True, gc=False):
+    """What a request's path and headers say, kept with heads that come again."""
+
+    kind: Kind
+    local: bool
+    """One of the router's own paths."""
+    management: bool
+    reads: bool
+    """Its body is JSON whose fields routing looks at."""
+    is_json: bool
+    """Its media type is JSON."""
+    session: str | None
+    explain: bool
 
 
 class TrafficOptions(msgspec.Struct, frozen=True):
@@ -125,22 +140,20 @@ class Traffic:
 
     def admit(self, head: Head) -> Reply | None:
         """Refuse what must not be read at all."""
-        path = paths.plain(head.path)
-        if path not in PATHS and paths.is_management(path) and not self.options.management:
+        if self._note(head).management and not self.options.management:
             message = "this path manages an engine and is not proxied; enable it with `management: true`"
             return self._refuse(replies.error(403, message, "PermissionDeniedError"))
         return None
 
     def handle(self, head: Head, body: bytes, now: float) -> Reply | Exchange | Awaitable[Reply | Exchange]:
         """Answer, or say where to forward."""
-        path = paths.plain(head.path)
-        if path not in PATHS:
-            if path in paths.LOCAL and (head.method == b"GET" or head.method == b"HEAD"):
-                return self._local.answer(path)
-            if paths.is_management(path):
-                return self._local.broadcast(head, body)
+        note = self._note(head)
+        if note.local:
+            return self._local.answer(head.path)
+        if note.management:
+            return self._local.broadcast(head, body)
         try:
-            return self._route(head, path, body, now)
+            return self._route(head, note, body, now)
         except ClientError as fault:
             return self._refuse(replies.client_error(fault))
         except NoReplica as fault:
@@ -156,60 +169,77 @@ class Traffic:
             decision = self._decide(request, now)
         except NoReplica as fault:
             return self._refuse(replies.no_replica(fault))
-        return Exchange(self, request, decision, b"", paths.plain(head.path), 0, False, now)
+        return Exchange(self, request, decision, b"", head.path, 0, False, now)
 
     # --- the way in ---
 
-    def _route(self, head: Head, path: bytes, data: bytes, now: float) -> Exchange:
-        kind = PATHS.get(path, Kind.OTHER)
-        session, explain, media = self._read_headers(head)
+    def _route(self, head: Head, note: Note, data: bytes, now: float) -> Exchange:
+        path = head.path
         begun = time.perf_counter()
         body: Body | None = None
-        if head.method == b"POST" and (kind is not Kind.OTHER or media == JSON):
-            body = self._parse(path, kind, media, data)
+        if note.reads:
+            if not note.is_json:
+                message = "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed"
+                raise ClientError(400, message, kind="Bad Request")
+            body = parse(path, data)
+        elif note.is_json:
+            body = glance(data)
         if body is None:
-            request, text_bytes = Request(id=head.request_id, model="", tokens=0, session=session), 0
+            request, text_bytes = Request(id=head.request_id, model="", tokens=0, session=note.session), 0
         else:
-            data = self._cleaned(body, data)
+            if "kv_transfer_params" in body.fields:
+                data = self._cleaned(body, data)
             begun = time.perf_counter()
-            request, text_bytes = self._request(head.request_id, body, session)
+            request, text_bytes = self._request(head.request_id, body, note.session)
         self.budget.request()
-        decision = self._pinned(path, body, request, now)
+        decision = None
+        if note.kind is Kind.RESPONSES or note.kind is Kind.OTHER:
+            decision = self._pinned(path, body, request, now)
         if decision is None:
             decision = self._decide(request, now)
         self.observer.decided(time.perf_counter() - begun)
-        return Exchange(self, request, decision, data, path, text_bytes, explain, now)
+        return Exchange(self, request, decision, data, path, text_bytes, note.explain, now)
+
+    def _note(self, head: Head) -> Note:
+        """What path and headers say: read once for heads that come again."""
+        if head.notes:
+            return cast("Note", head.notes[0])
+        path = head.path
+        kind = PATHS.get(path, Kind.OTHER)
+        session, explain, media = self._read_headers(head)
+        asks = head.method == b"GET" or head.method == b"HEAD"
+        is_json = media == JSON and head.method == b"POST"
+        known = kind is not Kind.OTHER
+        note = Note(
+            kind,
+            asks and path in paths.LOCAL,
+            not known and paths.is_management(path),
+            known and head.method == b"POST",
+            is_json,
+            session,
+            explain,
+        )
+        head.notes.append(note)
+        return note
 
     def _read_headers(self, head: Head) -> tuple[str | None, bool, bytes]:
-        """(session key, whether to explain, media type), in one pass over the head."""
+        """(session key, whether to explain, media type)."""
         session: str | None = None
         explain = False
         media = b""
-        wanted = self.options.session_header
         for name, value in head.headers:
-            size = len(name)
-            if size == 12 and name.lower() == b"content-type":
+            lower = name.lower()
+            if lower == b"content-type":
                 media = value.partition(b";")[0].strip().lower()
-            elif size == 17 and name.lower() == b"x-kvroute-explain":
+            elif lower == b"x-kvroute-explain":
                 explain = value == b"1"
-            if size == len(wanted) and name.lower() == wanted:
+            if lower == self.options.session_header:
                 session = value.decode("latin-1")
         return session, explain, media
 
-    def _parse(self, path: bytes, kind: Kind, media: bytes, data: bytes) -> Body | None:
-        if kind is Kind.OTHER:  # the engine judges paths that we do not read
-            try:
-                return parse(path, data)
-            except ClientError:
-                return None
-        if media != JSON:
-            message = "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed"
-            raise ClientError(400, message, kind="Bad Request")
-        return parse(path, data)
-
     def _cleaned(self, body: Body, data: bytes) -> bytes:
         """The bytes to forward: the client's own, unless they carry transfer instructions that could kill an engine."""
-        if "kv_transfer_params" not in body.fields or self.options.trust_kv_transfer_params:
+        if self.options.trust_kv_transfer_params:
             return data
         del body.fields["kv_transfer_params"]
         try:
@@ -263,8 +293,6 @@ class Traffic:
 
     def _pinned(self, path: bytes, body: Body | None, request: Request, now: float) -> Decision | None:
         """A request about a stored response goes to the replica that has it, while that is ready."""
-        if not path.startswith(b"/v1/responses"):
-            return None
         stored: Any = paths.response_id(path)
         if stored is None and body is not None and body.kind is Kind.RESPONSES:
             stored = body.fields.get("previous_response_id")

@@ -25,6 +25,8 @@ class Head(msgspec.Struct, gc=False):
     peer: str
     """Client address, for X-Forwarded-For."""
     scheme: str = "http"
+    notes: list[object] = []
+    """Room for what the handler makes of path and headers; like them, shared with later heads that are the same."""
 
     def header(self, name: bytes) -> bytes | None:
         """First value of a header, by lower-case name."""

@@ -56,6 +56,8 @@ class Shape(msgspec.Struct, gc=False):
     """Header bytes that go upstream, up to the digits of the length."""
     back_out: bytes = b""
     """Header bytes that go upstream from there."""
+    notes: list[object] = msgspec.field(default_factory=list)
+    """See `Head.notes`."""
 
 
 class RequestHead(msgspec.Struct, gc=False):
@@ -96,6 +98,7 @@ def _head(shape: Shape, headers: list[tuple[bytes, bytes]], made_id: str) -> Hea
         shape.request_id or made_id,
         shape.peer,
         shape.scheme,
+        shape.notes,
     )
 
 

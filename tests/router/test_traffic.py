@@ -66,7 +66,7 @@ def traffic(count: int = 3, **options: Any) -> tuple[Traffic, Silent]:
 def head(path: bytes = CHAT, method: bytes = b"POST", *headers: tuple[bytes, bytes]) -> Head:
     """A request head as a client sends it."""
     sent = [(b"Host", b"x"), (b"Content-Type", b"application/json; charset=utf-8"), *headers]
-    return Head(method, path, path.partition(b"?")[0], b"1.1", sent, "id-1", "10.9.9.9")
+    return Head(method, path, path.partition(b"?")[0], b"1.1", sent, "id-1", "10.9.9.9", notes=[])
 
 
 def forwarded(answer: object) -> Exchange:
@@ -112,12 +112,14 @@ def test_an_unknown_path_is_routed_by_load_alone() -> None:
     assert forwarded(made.handle(head(b"/v1/rerank"), b'{"model":"m"}', 0.0)).request.keys == []
     assert forwarded(made.handle(head(b"/v1/rerank"), b"\x00garbage", 0.0)).body == b"\x00garbage"
     assert refused(made.handle(head(b"/v1/rerank"), b'{"model":"other"}', 0.0))[0] == 404
+    odd = forwarded(made.handle(head(b"/v1/rerank"), b'{"model":1,"kv_transfer_params":{}}', 0.0))
+    assert orjson.loads(odd.body) == {"model": 1}
 
 
-@pytest.mark.parametrize("path", [CHAT, b"/v1/%63ompletions", b"/inference/v1/generate"])
+@pytest.mark.parametrize("path", [CHAT, b"/v1/completions", b"/inference/v1/generate"])
 @pytest.mark.parametrize("key", ["kv_transfer_params", "kv_\\u0074ransfer_params"])
 def test_transfer_instructions_of_clients_are_taken_out(path: bytes, key: str) -> None:
-    """However path and key are spelled: an engine would read them all the same."""
+    """However the key is spelled: an engine would read it all the same."""
     made, _ = traffic()
     data = f'{{"model":"m","{key}":{{"do_remote_prefill":true}},"prompt":"x"}}'.encode()
     assert orjson.loads(forwarded(made.handle(head(path), data, 0.0)).body) == {"model": "m", "prompt": "x"}
