@@ -92,14 +92,22 @@ class Occupancy:
                 self._index.remove(row, segment.keys)
         self._index.drop(row)
 
+    def leave(self, row: int) -> None:
+        """The replica is gone: nothing is known of whoever has its row next, not even the capacity. Pins as `drop`."""
+        self.drop(row)
+        self._capacity.pop(row, None)
+
     def reserve(self, row: int, keys: Sequence[int], block_tokens: float, tokens: int) -> Pin:
         """Pin a prompt's blocks at a replica; those it lacks enter the index at once, as expected.
 
-        `block_tokens` is what one block stands for, `tokens` the whole prompt, of all sequences [tokens].
+        `block_tokens` is what one block stands for, `tokens` the whole prompt, of all sequences [tokens]. A replica of
+        no capacity shares nothing: its prefix caching is off, and each prompt takes room of its own while it runs.
         """
         replica = self._replicas.get(row)
         if replica is None:
             replica = self._replicas[row] = Holding(self._capacity.get(row, UNKNOWN_CAPACITY))
+        if replica.capacity <= 0.0:
+            keys = ()
         hit, leaf = segments.descend(replica.heads, keys)
         if leaf is not None and leaf.end > hit:
             leaf = segments.split(replica, leaf, hit)

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
+_GATHERED = 1 / 64
+"""Share of the capacity up to which keyless tokens of different times are one entry, evicted with the oldest."""
+
 
 class Segment:
     """A stretch of one chain whose blocks are pinned and released together, up to some depth."""
@@ -34,19 +37,17 @@ class Segment:
 class Residue:
     """Tokens in the cache that have no key of ours: generated ones, and a prompt's end behind its last full block."""
 
-    __slots__ = ("keyed", "stamp", "tokens")
+    __slots__ = ("stamp", "tokens")
 
-    def __init__(self, tokens: float, stamp: int, keyed: bool) -> None:
+    def __init__(self, tokens: float, stamp: int) -> None:
         self.tokens = tokens
         self.stamp = stamp
-        self.keyed = keyed
-        """Whether a segment names it as its own; the others may be merged."""
 
 
 class Holding:
     """One replica's segments, and the idle ones in the order of their eviction."""
 
-    __slots__ = ("active", "cached", "capacity", "clock", "heads", "idle", "limit", "pins")
+    __slots__ = ("active", "cached", "capacity", "clock", "heads", "idle", "limit", "nameless", "pins")
 
     def __init__(self, capacity: float) -> None:
         self.capacity = capacity
@@ -55,6 +56,8 @@ class Holding:
         self.heads: dict[int, Segment] = {}
         """First key of each segment -> the segment."""
         self.idle: OrderedDict[Segment | Residue, None] = OrderedDict()
+        self.nameless: Residue | None = None
+        """Gathers what no segment names, until it is a large part of the cache."""
         self.active = 0.0
         self.cached = 0.0
         self.pins = 0
@@ -159,14 +162,27 @@ def confirm(leaf: Segment) -> None:
 
 
 def leave(replica: Holding, leaf: Segment | None, tokens: float) -> None:
-    """Enter a released request's keyless tokens, before its blocks: they are the end of its chain."""
+    """Enter a released request's keyless tokens, before its blocks: they are the end of its chain.
+
+    A segment names those that were left there last. What was left before, by the same prompt, is gathered with what
+    prompts without a block leave: it stays in the cache until its turn comes, but one entry each would have no end.
+    """
     idle = replica.idle
-    last = next(reversed(idle)) if idle else None
-    if isinstance(last, Residue) and (not last.keyed if leaf is None else leaf.residue is last):
-        last.tokens += tokens
-        last.stamp = replica.clock
+    if leaf is None:
+        _gather(replica, tokens)
         return
-    residue = Residue(tokens, replica.clock, leaf is not None)
-    idle[residue] = None
-    if leaf is not None:
-        leaf.residue = residue
+    if leaf.residue is not None and leaf.residue in idle:
+        del idle[leaf.residue]
+        _gather(replica, leaf.residue.tokens)
+    leaf.residue = Residue(tokens, replica.clock)
+    idle[leaf.residue] = None
+
+
+def _gather(replica: Holding, tokens: float) -> None:
+    """Keyless tokens that nobody names, in as many entries as there are 64ths of the cache."""
+    nameless = replica.nameless
+    if nameless is not None and nameless in replica.idle and nameless.tokens < replica.capacity * _GATHERED:
+        nameless.tokens += tokens  # at its old place: within that share the order is not kept
+        return
+    replica.nameless = Residue(tokens, replica.clock)
+    replica.idle[replica.nameless] = None

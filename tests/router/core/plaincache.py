@@ -47,6 +47,7 @@ class PlainCache:
         self.idle: OrderedDict[Block | Rest, None] = OrderedDict()
         self.uses: list[Use] = []
         self.clock = 0
+        self.nameless: Rest | None = None
 
     @property
     def cached(self) -> float:
@@ -102,15 +103,21 @@ class PlainCache:
         self.evict(0)
 
     def leave(self, leaf: Block | None, tokens: float) -> None:
-        last = next(reversed(self.idle)) if self.idle else None
-        if leaf is not None and leaf.residue is not None and leaf.residue is last:
-            leaf.residue.tokens += tokens
-            leaf.residue.stamp = self.clock
+        if leaf is None:
+            self.gather(tokens)
             return
-        rest = Rest(tokens, self.clock)
-        self.idle[rest] = None
-        if leaf is not None:
-            leaf.residue = rest
+        if leaf.residue is not None and leaf.residue in self.idle:
+            del self.idle[leaf.residue]
+            self.gather(leaf.residue.tokens)
+        leaf.residue = Rest(tokens, self.clock)
+        self.idle[leaf.residue] = None
+
+    def gather(self, tokens: float) -> None:
+        if self.nameless is not None and self.nameless in self.idle and self.nameless.tokens < self.capacity / 64:
+            self.nameless.tokens += tokens
+            return
+        self.nameless = Rest(tokens, self.clock)
+        self.idle[self.nameless] = None
 
     def evict(self, growth: float) -> None:
         while self.cached + growth > self.capacity and self.idle:

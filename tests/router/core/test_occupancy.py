@@ -248,3 +248,63 @@ def test_prompts_without_a_block_take_no_memory_each() -> None:
         occupancy.release(occupancy.reserve(0, [], 128.0, 20), 5, completed=True)
     assert len(occupancy._replicas[0].idle) == 1
     assert occupancy.cached_tokens(0) == 25_000
+
+
+@pytest.mark.parametrize("keyless", [False, True])
+def test_prompts_that_return_take_no_memory_each_time(keyless: bool) -> None:
+    """Whatever repeated prompts generate stays counted, in entries that do not grow in number."""
+    occupancy = Occupancy(Index())
+    prompts = [keys([1, 2]), [] if keyless else keys([3])]
+    for number in range(5_000):
+        prompt = prompts[number % 2]
+        occupancy.release(occupancy.reserve(0, prompt, BLOCK, len(prompt) * BLOCK + 3), 4, completed=True)
+    assert len(occupancy._replicas[0].idle) < 10
+    assert occupancy.cached_tokens(0) == 5_000 * 7 + (2 if keyless else 3) * BLOCK
+
+
+def test_what_repeated_prompts_generated_is_evicted_in_its_turn() -> None:
+    """A prompt asked for again and again does not drive out a chain that was used later than most of its tails."""
+    index = Index()
+    occupancy = Occupancy(index)
+    occupancy.set_capacity(0, 1000 * BLOCK)
+    often, later = keys([1]), keys(range(10, 20))
+
+    def ask(prompt: list[int]) -> None:
+        occupancy.release(occupancy.reserve(0, prompt, BLOCK, len(prompt) * BLOCK), BLOCK, completed=True)
+
+    for _ in range(900):
+        ask(often)
+    ask(later)
+    for _ in range(600):
+        ask(often)
+    assert depth(index, later) == 10
+    for _ in range(900):
+        ask(often)
+    assert (depth(index, later), depth(index, often)) == (0, 1)
+
+
+def test_without_prefix_caching_nothing_is_held_after_a_request() -> None:
+    """At a replica of no capacity prompts share nothing while they run, and leave nothing."""
+    index = Index()
+    occupancy = Occupancy(index)
+    occupancy.set_capacity(0, 0.0)
+    pins = [occupancy.reserve(0, keys([1, 2]), BLOCK, 2 * BLOCK + 5) for _ in range(3)]
+    assert (index.blocks(0), [pin.hit for pin in pins]) == (0, [0, 0, 0])
+    assert occupancy.active_tokens(0) == 3 * (2 * BLOCK + 5)
+    for pin in pins:
+        occupancy.release(pin, 7, completed=True)
+    assert (occupancy.active_tokens(0), occupancy.cached_tokens(0)) == (0.0, 0.0)
+
+
+def test_a_row_is_forgotten_wholly_when_its_replica_leaves() -> None:
+    """The next replica on the row has the capacity that it states, and old pins change nothing there."""
+    index = Index()
+    occupancy = Occupancy(index)
+    occupancy.set_capacity(0, 0.0)
+    old = occupancy.reserve(0, keys([1]), BLOCK, BLOCK)
+    occupancy.leave(0)
+    assert occupancy.limit_tokens(0) == UNKNOWN_CAPACITY
+    occupancy.reserve(0, keys([1]), BLOCK, BLOCK)
+    occupancy.release(old, 50, completed=True)
+    assert (index.blocks(0), occupancy.active_tokens(0), occupancy.cached_tokens(0)) == (1, BLOCK, BLOCK)
+    occupancy.leave(3)
