@@ -15,11 +15,18 @@ TAIL_BYTES = 8 * 1024
 _EVENT_END = re.compile(rb"\r?\n\r?\n|\r\r")
 _DATA = re.compile(rb"^data:[ ]?(.*)$", re.MULTILINE)
 _ERROR = re.compile(rb'"error"\s*:(?!\s*null)|^\[DONE\]\s*$')
+_NO_OUTPUT = re.compile(rb"^event:[ ]?(?:response\.(?:created|queued|in_progress)|ping|error)[ ]*\r?$", re.MULTILINE)
+"""Events by their names that say nothing of the first token: vLLM opens a stream of /v1/responses with them before it
+has begun. The `message_start` of /v1/messages is none of them: vLLM makes it of its first output."""
 _WATCHED_BYTES = 64 * 1024
+_NAME_BYTES = 64
 
 
 class FirstOutput:
-    """Waits for the first SSE event that has data and carries no error. Comments and `[DONE]` do not count."""
+    """Waits for the first SSE event of output: one with data that carries no error and does not just open the stream.
+
+    Comments and `[DONE]` do not count either.
+    """
 
     __slots__ = ("_pending",)
 
@@ -35,10 +42,18 @@ class FirstOutput:
                 return True
             position = end.end()
         self._pending = data[position:]
-        return len(self._pending) > _WATCHED_BYTES
+        if len(self._pending) <= _WATCHED_BYTES:
+            return False
+        if not _NO_OUTPUT.match(self._pending, 0, _NAME_BYTES):
+            return True
+        # `response.created` repeats the instructions and the tools: what it is, and where it ends, is all we need.
+        self._pending = self._pending[:_NAME_BYTES] + self._pending[-3:]
+        return False
 
 
 def _is_output(event: bytes) -> bool:
+    if _NO_OUTPUT.search(event):
+        return False
     lines = _DATA.findall(event)
     return bool(lines) and not any(_ERROR.search(line) for line in lines)
 

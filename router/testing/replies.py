@@ -134,18 +134,18 @@ async def stream(
     close: Callable[[], list[bytes]],
     opening: list[bytes] | None = None,
 ) -> web.StreamResponse:
-    """Answer with SSE: the head at once, one event per token, and one write for all that one step brought."""
+    """Answer with SSE: the head and the `opening` events at once, before there is any output; then one event per
+    token, and one write for all that one step brought."""
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
     response.enable_chunked_encoding()
-    events = list(opening or ())
     left = fault.cut_after_events if fault is not None else None
     try:
         await response.prepare(request)
+        if opening:
+            left = await _write(request, response, opening, left)
         while pieces := await exchange.take():
-            for piece in pieces:
-                events += render(piece)
+            events = [event for piece in pieces for event in render(piece)]
             left = await _write(request, response, events, left)
-            events = []
         await _write(request, response, close(), left)
     finally:
         service.finish(exchange)

@@ -93,22 +93,29 @@ class _Answer:
         self.text = ""
 
     def opening(self) -> list[bytes]:
-        """What a stream starts with, before any text."""
-        item = {"id": self._message_id, "content": [], "role": "assistant", "status": "in_progress"}
-        part = {"annotations": [], "text": "", "type": "output_text", "logprobs": []}
+        """What a stream starts with, before there is any output."""
         return [
             self._event("response.created", response=self._body("in_progress", [])),
             self._event("response.in_progress", response=self._body("in_progress", [])),
+        ]
+
+    def render(self, piece: Piece) -> list[bytes]:
+        """One delta a token; before the first, its message's start."""
+        content, first, count, _ = piece
+        events = self._message_start() if first == 0 else []
+        return events + [
+            self._delta(content.tokens[content.prompt_tokens + index]) for index in range(first, first + count)
+        ]
+
+    def _message_start(self) -> list[bytes]:
+        item = {"id": self._message_id, "content": [], "role": "assistant", "status": "in_progress"}
+        part = {"annotations": [], "text": "", "type": "output_text", "logprobs": []}
+        return [
             self._event("response.output_item.added", item=item | {"type": "message", "phase": None}, output_index=0),
             self._event(
                 "response.content_part.added", content_index=0, item_id=self._message_id, output_index=0, part=part
             ),
         ]
-
-    def render(self, piece: Piece) -> list[bytes]:
-        """One delta a token."""
-        content, first, count, _ = piece
-        return [self._delta(content.tokens[content.prompt_tokens + index]) for index in range(first, first + count)]
 
     def close(self) -> list[bytes]:
         """What ends a stream."""

@@ -9,13 +9,28 @@ from hypothesis import strategies as st
 from kvroute.router.dataplane.framing import Chunked
 from kvroute.router.dataplane.tail import TAIL_BYTES, FirstOutput, Tail
 
+OPENING = (
+    b'event: response.created\ndata: {"response": {"error": null}, "type": "response.created"}\n\n'
+    b'event: response.in_progress\ndata: {"response": {}, "type": "response.in_progress"}\n\n'
+)
+
 
 @pytest.mark.parametrize(
     ("stream", "output"),
     [
         (b'data: {"a": 1}\n\n', True),
         (b'data:{"a": 1}\r\n\r\n', True),
-        (b'event: response.created\ndata: {"response": {"error": null}}\n\n', True),
+        (b'event: response.output_item.added\ndata: {"response": {"error": null}}\n\n', True),
+        (b'event: message_start\ndata: {"type": "message_start"}\n\n', True),
+        (b'data: {"text": "a\\nevent: ping\\n"}\n\n', True),
+        (OPENING, False),
+        (OPENING.replace(b"\n", b"\r\n"), False),
+        (b'event:response.queued\ndata: {"type": "response.queued"}\n\n', False),
+        (b'event: ping\ndata: {"type": "ping"}\n\n', False),
+        (b'event: error\ndata: {"type": "error", "message": "m"}\n\n', False),
+        (OPENING + b'event: response.output_item.added\ndata: {"item": {}}\n\n', True),
+        (b'event: response.created\ndata: {"instructions": "' + b"x" * 70_000 + b'"}\n\n', False),
+        (b'event: response.created\ndata: {"tools": "' + b"x" * 70_000 + b'"}\n\ndata: {"a": 1}\n\n', True),
         (b'data: {"text": "\\"error\\": 5"}\n\n', True),
         (b": comment\n\n", False),
         (b'data: {"error": {"message": "m"}}\n\n', False),
@@ -28,7 +43,7 @@ from kvroute.router.dataplane.tail import TAIL_BYTES, FirstOutput, Tail
     ],
 )
 def test_what_counts_as_output(stream: bytes, output: bool) -> None:
-    """The first whole event with data and without an error; or one too large to wait for."""
+    """The first whole event with data, without an error, that does not just open the stream; or one too large."""
     assert FirstOutput().feed(stream) is output
     watch = FirstOutput()
     assert any([watch.feed(stream[i : i + 7]) for i in range(0, len(stream), 7)]) is output

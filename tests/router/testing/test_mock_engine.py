@@ -154,6 +154,24 @@ async def test_responses_can_be_continued_where_they_were_made(session: aiohttp.
             assert reply.status == 404
 
 
+async def test_responses_streams_open_before_there_is_output(session: aiohttp.ClientSession) -> None:
+    """`response.created` and `response.in_progress` come at once; the message begins with its first token."""
+    async with StandInEngine(Options(decode_rate=1000)) as engine:
+        url = f"{engine.url}/v1/responses"
+        await _post(session, f"{engine.url}/pause", {})
+        body = {"input": "hi", "max_output_tokens": 2, "stream": True}
+        async with session.post(url, json=body) as reply, asyncio.timeout(5):
+            opening = (await reply.content.readuntil(b"\n\n") + await reply.content.readuntil(b"\n\n")).decode()
+            assert [one["type"] for one in _data(opening)] == ["response.created", "response.in_progress"]
+            await _post(session, f"{engine.url}/resume", {})
+            rest = (await reply.content.read()).decode()
+        assert [one["type"] for one in _data(rest)] == [
+            "response.output_item.added", "response.content_part.added",
+            "response.output_text.delta", "response.output_text.delta", "response.output_text.done",
+            "response.content_part.done", "response.output_item.done", "response.completed",
+        ]  # fmt: skip
+
+
 async def test_messages_stream_in_the_anthropic_shape(session: aiohttp.ClientSession) -> None:
     """A message starts, its one block fills token by token, and it stops."""
     async with StandInEngine(Options(decode_rate=1000)) as engine:
