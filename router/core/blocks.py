@@ -26,6 +26,8 @@ import struct
 import xxhash
 
 _key = xxhash.xxh3_64_intdigest
+_LONG = 256
+"""Characters of a name or salt that are kept as they are."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -34,13 +36,28 @@ def _layout(block_bytes: int) -> struct.Struct:
     return struct.Struct(f"{block_bytes}s")
 
 
-@functools.lru_cache(maxsize=1024)
 def root(model: str, adapter: str | None, cache_salt: str | None) -> int:
-    """The 64-bit seed of a chain. None and "" differ; no two triples share their bytes."""
+    """The 64-bit seed of a chain. None and "" differ; no two triples share their bytes (long parts: their 128 bits)."""
+    return _root(
+        model if len(model) <= _LONG else _digest(model),
+        adapter if adapter is None or len(adapter) <= _LONG else _digest(adapter),
+        cache_salt if cache_salt is None or len(cache_salt) <= _LONG else _digest(cache_salt),
+    )
+
+
+def _digest(text: str) -> bytes:
+    """What stands for a text that is too long to be kept: clients choose salts and model names, up to a whole body."""
+    return xxhash.xxh3_128_digest(text.encode("utf-8", "surrogatepass"))
+
+
+@functools.lru_cache(maxsize=1024)
+def _root(*parts: str | bytes | None) -> int:
     data = bytearray()
-    for part in (model, adapter, cache_salt):
+    for part in parts:
         if part is None:
             data += b"-"
+        elif isinstance(part, bytes):
+            data += b"#" + part
         else:
             text = part.encode("utf-8", "surrogatepass")
             data += b"+%d:" % len(text) + text

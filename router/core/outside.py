@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 from kvroute.router.core.fleet import Fleet, Replica
@@ -22,9 +23,12 @@ class Outside:
     def read(self, replica: Replica, running: float, waiting: float, mean_miss_tokens: float) -> None:
         """One scrape of `vllm:num_requests_running` and `_waiting`.
 
-        `mean_miss_tokens` is what a waiting request of others is taken to prefill [tokens].
+        The engine counts sequences there, so ours are what our open leases hold. `mean_miss_tokens` is what a waiting
+        sequence of others is taken to prefill [tokens]. A reading that is no number is as if there were none.
         """
-        foreign = max(running + waiting - replica.open, 0.0)
+        if not math.isfinite(running + waiting + mean_miss_tokens):
+            return
+        foreign = max(running + waiting - replica.sequences, 0.0)
         foreign_waiting = foreign * waiting / (running + waiting) if foreign else 0.0
         seen = self._seen.setdefault(replica.name, deque(maxlen=READINGS))
         seen.append((foreign - foreign_waiting, foreign_waiting))

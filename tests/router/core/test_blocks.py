@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,3 +47,20 @@ def test_roots_differ_by_model_adapter_and_salt(
 def test_a_root_takes_lone_surrogates() -> None:
     """JSON may carry a lone surrogate in any string; it makes a root like any other."""
     assert blocks.root("\ud800", None, None) != blocks.root("\ud801", None, None)
+
+
+@given(st.permutations(["a" * 300, "b" * 300, "a" * 70_000]), st.permutations(["a" * 300, "b" * 300, "a" * 70_000]))
+def test_long_parts_part_roots_too(one: list[str], other: list[str]) -> None:
+    """Names and salts of any length count with all their characters."""
+    assert (blocks.root(*one) == blocks.root(*other)) == (one == other)
+
+
+def test_a_client_s_long_strings_are_not_kept() -> None:
+    """Two hundred salts of 100 KB leave next to nothing behind."""
+    tracemalloc.start()
+    try:
+        for number in range(200):
+            blocks.root("m" * 100_000 + str(number), "\ud800" * 1000, str(number) + "s" * 100_000)
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
