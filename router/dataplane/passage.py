@@ -22,6 +22,7 @@ class Passage:
         "_begin",
         "_exchange",
         "_first",
+        "_found",
         "_framing",
         "_holding",
         "_inspects",
@@ -52,6 +53,8 @@ class Passage:
         self._begin = b"" if ends else None
         self._tail = Tail() if ends else None
         self._holding = self._waiting = streaming
+        self._found = False
+        """The first output is in, and has not been told yet."""
         self._first = FirstOutput() if streaming and not opaque else None
         self._inspects = streaming or ends or self._recode != _RAW
         self.head = b""
@@ -99,11 +102,14 @@ class Passage:
             out: list[bytes] = []
             end = framing.feed(data, position, out)
             payload = b"".join(out)
+            self._see(payload)
         if end >= 0:
-            self._end()
+            self.ended = True
             if end < len(data):
                 data = data[:end]
                 self.clean = False
+        if self._inspects:
+            self._tell()
         if tail is not None:
             tail.keep(data, position, mark)
         if payload is not None:
@@ -114,19 +120,14 @@ class Passage:
 
     def close(self) -> bytes:
         """The replica closed where that is the body's end: the last bytes for the client."""
-        self._end()
+        self.ended = True
+        self._tell()
         head, self.head = self.head, b""
         return head + b"0\r\n\r\n" if self._recode == _WRAP else head
 
     def tail(self) -> bytes | None:
         """The body's last bytes, where they are of use."""
         return None if self._tail is None else self._tail.read()
-
-    def _end(self) -> None:
-        self.ended = True
-        if self._begin:
-            self._exchange.head(self._begin)
-        self._begin = None
 
     def _headed(self, data: bytes) -> bytes:
         data = self.head + data
@@ -140,35 +141,45 @@ class Passage:
         """Follow the framing, and look at the payload only until the first output: that is near, most of the time."""
         near = position + _NEAR_BYTES
         end = -1
+        looks = True
         for piece in (data[:near], data) if len(data) > near else (data,):
-            out: list[bytes] | None = [] if self._inspects else None
+            out: list[bytes] | None = [] if looks else None
             end = self._framing.feed(piece, position, out)
             position = len(piece)
             if out is not None:
-                self._see(b"".join(out))
+                looks = self._see(b"".join(out))
             if end >= 0:
                 break
         return end
 
-    def _see(self, payload: bytes) -> None:
-        """Note the first body byte, which lets a held head go, and the first output of a stream."""
-        if not payload:
-            return
-        self._holding = False
-        if self._begin is not None:
-            self._begin += payload[: HEAD_BYTES - len(self._begin)]
-            if len(self._begin) >= HEAD_BYTES:
-                self._exchange.head(self._begin)
-                self._begin = None
-        if self._waiting and (self._first is None or self._first.feed(payload)):
+    def _see(self, payload: bytes) -> bool:
+        """Look for the first body bytes, the first of which lets a held head go, and for the first output of a stream.
+        False when there is nothing more to look for."""
+        if payload:
+            self._holding = False
+            if self._begin is not None:
+                self._begin += payload[: HEAD_BYTES - len(self._begin)]
+            if self._waiting and not self._found:
+                self._found = self._first is None or self._first.feed(payload)
+        begins = self._begin is not None and len(self._begin) < HEAD_BYTES
+        return begins or (self._waiting and not self._found)
+
+    def _tell(self) -> None:
+        """Report what was seen: not before the whole segment has proved to be sound, for if it is not, none of it is
+        relayed, and what was told of it would belong to an attempt that failed."""
+        begin = self._begin
+        if begin is not None and (self.ended or len(begin) >= HEAD_BYTES):
+            if begin:
+                self._exchange.head(begin)
+            self._begin = None
+        if self._found:
             self._exchange.first_output(monotonic())
-            self._waiting = False
+            self._waiting = self._found = False
             self._first = None
         self._inspects = self._waiting or self._begin is not None or self._recode != _RAW
 
     def _recoded(self, payload: bytes) -> bytes:
         """The payload in the framing that the client needs."""
-        self._see(payload)
         if self._recode == _UNWRAP or not payload:
             return payload
         return b"%x\r\n%b\r\n" % (len(payload), payload)

@@ -165,6 +165,28 @@ async def test_a_streams_head_is_held_until_its_first_body_byte(stage: Stage, cl
     ]
 
 
+@pytest.mark.parametrize("events", [1, 100])
+async def test_nothing_is_told_of_a_segment_that_is_not_sound(
+    stage: Stage, client: Wire, replica: Replica, events: int
+) -> None:
+    """Events and nonsense behind them in one segment: nothing of it is relayed, so it was no output either."""
+    other = await stage.replica()
+    await client.send(POST)
+    upstream = await replica.accept()
+    await upstream.message()
+    stream = SSE + b"18\r\ndata: 0123456789012345\n\n\r\n" * events
+    await upstream.send(stream + b"zz\r\n")
+    upstream = await other.accept()
+    await upstream.message()
+    await upstream.send(stream + b"0\r\n\r\n")
+    assert await client.exactly(len(stream) + 5) == stream + b"0\r\n\r\n"
+    journey = stage.director.journey
+    assert journey.failures == [Failure.PROTOCOL]
+    assert journey.notes.count("first_output") == 1
+    assert journey.notes.index("first_output") > journey.notes.index("failed protocol")
+    assert journey.first == (b"data: 0123456789012345\n\n" * events)[:1024]
+
+
 async def test_an_empty_stream_is_relayed(stage: Stage, client: Wire, replica: Replica) -> None:
     """A stream that ends without an event is complete: its held head is let go."""
     await client.send(POST)

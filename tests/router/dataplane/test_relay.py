@@ -270,6 +270,17 @@ async def test_speaks_http_1_0_to_old_clients(stage: Stage, client: Wire, replic
     assert stage.director.journey.last == b"hello"
 
 
+async def test_tells_the_first_bytes_of_what_goes_to_old_clients(stage: Stage, client: Wire, replica: Replica) -> None:
+    """A body whose chunks are taken off is looked into as any other, also when it comes in one piece."""
+    await client.send(b"GET / HTTP/1.0\r\n\r\n")
+    upstream = await replica.accept()
+    await upstream.head()
+    await upstream.send(SSE + chunk(b"data: a\n\n") + b"0\r\n\r\n")
+    assert (await client.rest()).endswith(b"\r\n\r\ndata: a\n\n")
+    assert stage.director.journey.first == b"data: a\n\n"
+    assert stage.director.journey.notes.count("first_output") == 1
+
+
 async def test_keeps_old_clients_that_ask_for_it(stage: Stage, client: Wire, replica: Replica) -> None:
     """Connection: keep-alive in HTTP/1.0 is honoured where the reply has a length."""
     upstream: Wire | None = None
