@@ -29,13 +29,17 @@ class Ending(msgspec.Struct, gc=False):
     seconds: float
     """From its arrival to its end."""
     usage: usage.Usage | None
+    pieces: int
+    """Segments in which a stream came; 0 for other replies."""
 
 
 class Exchange:
     """Implements the data plane's Exchange: reports go to the ledger, the estimate, the index and the metrics."""
 
     __slots__ = (
+        "_base",
         "_broken",
+        "_pieces",
         "_settled",
         "_started",
         "_status",
@@ -65,8 +69,12 @@ class Exchange:
         text_bytes: int,
         explain: bool,
         now: float,
+        base: str = "",
     ) -> None:
+        """`text_bytes` of prompt text of the model `base` stand for `request.tokens`; 0: not told to the lens."""
         self._traffic = traffic
+        self._base = base
+        self._pieces = 0
         self._started = now
         self._broken: frozenset[str] = frozenset()
         self._tried: frozenset[str] = frozenset()
@@ -118,6 +126,10 @@ class Exchange:
             self._ttft = now - self._started
             self._traffic.deciding.ledger.first_output(self.decision.lease, now)
 
+    def streamed(self, pieces: int) -> None:
+        """In how many segments a stream came."""
+        self._pieces = pieces
+
     def head(self, data: bytes) -> None:
         """The first bytes of a 2xx reply's body."""
         if self.path == b"/v1/responses":
@@ -133,7 +145,7 @@ class Exchange:
         self._release(now, completed=False)
         self._traffic.unreached(self.endpoint, failure, now)
         if failure is not Failure.STALE:
-            self._tried |= {replica.name}
+            self._tried |= self._traffic.names_at(replica)
         if failure in COSTLY:
             # Counted by endpoint: a dying one first drops the kept connection, then resets the fresh one.
             self._broken |= {self.endpoint.name}
@@ -157,7 +169,10 @@ class Exchange:
         self._settled = True
         completed = outcome is Outcome.COMPLETED and self._status < 400
         self._release(now, completed=completed)
-        self._traffic.finished(self, outcome, Ending(self._status, self._ttft, now - self._started, self._usage))
+        if self._usage is not None and self.text_bytes:
+            self._traffic.lens.observe(self._base, self.text_bytes, self._usage.prompt)
+        end = Ending(self._status, self._ttft, now - self._started, self._usage, self._pieces)
+        self._traffic.observer.settled(self, outcome, end)
 
     def _release(self, now: float, *, completed: bool) -> None:
         found = self._usage

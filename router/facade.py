@@ -48,6 +48,9 @@ class Facade:
 
     def replicas(self) -> list[ReplicaStatus]:
         """Every replica, listed ones that have not answered yet included."""
+        now = self._traffic.clock()
+        self._traffic.deciding.ledger.advance(now)
+        self._traffic.deciding.fleet.advance(now)
         missing = self._local.missing()
         return [self._status(member, replica, missing) for member, replica in self._membership]
 
@@ -73,10 +76,10 @@ class Facade:
         """
         request = self._traffic.read(path, body)
         deciding = self._traffic.deciding
-        pool = deciding.pool(request)
+        now = self._traffic.clock()
+        pool = deciding.pool(request, now)
         if isinstance(pool, Reason):
             raise self._traffic.nobody(request, pool)
-        now = self._traffic.clock()
         candidates = deciding.candidates(request, pool, now)
         policy = deciding.policy
         # A generator of its own: asking must not change what happens next.

@@ -34,12 +34,15 @@ class LocalPaths:
         version: str,
         session: Callable[[], Any],
         missing: Callable[[], list[tuple[Backend, str]]],
+        discover: Callable[[Endpoint], Awaitable[None]],
     ) -> None:
+        """`discover` looks anew at what an endpoint serves, after a call that may have changed it."""
         self._membership = membership
         self._metrics = metrics
         self._version = version
         self._session = session
         self._missing = missing
+        self._discover = discover
 
     def ready(self) -> bool:
         """At least one replica is ready."""
@@ -91,6 +94,8 @@ class LocalPaths:
         if not endpoints:
             return replies.error(503, "no replica is up", "ServiceUnavailableError")
         answers = await asyncio.gather(*(self._send(endpoint, head, body) for endpoint in endpoints))
+        if head.path.endswith(b"_lora_adapter"):
+            await asyncio.gather(*(self._discover(endpoint) for endpoint in endpoints))
         status = max(status for _, status, _ in answers)
         return replies.json({name: {"status": code, "body": text} for name, code, text in answers}, status)
 

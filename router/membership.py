@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
 
 from kvroute.router.control.metrics import Metrics
 from kvroute.router.core.decide import Deciding
@@ -47,13 +48,13 @@ class Member:
 class Cached:
     """What is followed of one replica's cache: how far its estimate is trusted, and its last reading."""
 
-    __slots__ = ("last", "tells", "trust")
+    __slots__ = ("adapters", "last", "trust")
 
     def __init__(self) -> None:
         self.trust = Trust()
         self.last: Reading | None = None
-        self.tells = False
-        """Its replies say how many tokens were cached, which is better than any total."""
+        self.adapters: OrderedDict[str, None] = OrderedDict()
+        """LoRA adapters seen at work there, the latest last."""
 
 
 class Membership:
@@ -69,6 +70,8 @@ class Membership:
         self._outside = Outside(deciding.fleet)
         self._cached: dict[str, Cached] = {}
         self.members: dict[Endpoint, Member] = {}
+        self.left: Callable[[str], None] = metrics.forget
+        """Called with the name of each replica that has left."""
         self.mean_miss_tokens = 256.0
         """Moving mean of uncached prompt tokens of our own requests."""
 
@@ -138,12 +141,15 @@ class Membership:
         for replica in self.members[endpoint].replicas:
             log.warning("%s restarted: what it had cached is forgotten", replica.name)
             self._deciding.drop(replica)
+            self._outside.forget(replica)
             self._cached.pop(replica.name, None)
             self._metrics.restarted(replica.name)
 
     def scraped(self, endpoint: Endpoint, readings: list[Reading], now: float) -> None:
         """Fresh readings, one per rank."""
         member = self.members[endpoint]
+        if self._set_ranks(member, readings, now):
+            self._settle_state(member)
         by_rank = {replica.spec.rank: replica for replica in member.replicas}
         for reading in readings:
             replica = by_rank.get(reading.rank) or by_rank.get(None)
@@ -171,17 +177,25 @@ class Membership:
 
     def _serve(self, member: Member, served: Served, readings: list[Reading], now: float) -> None:
         member.served, member.up, member.reason = served, True, ""
-        ranks: list[int | None] = [reading.rank for reading in readings] if len(readings) > 1 else [None]
-        if [replica.spec.rank for replica in member.replicas] != ranks:
-            for replica in member.replicas:
-                self._leave(replica)
-            member.replicas = [self._join(member, rank, now) for rank in ranks]
+        self._set_ranks(member, readings, now)
         for replica in member.replicas:
             self._deciding.fleet.update(replica, self._spec(member, replica.spec.rank))
         self._settle_state(member)
         for lack in _lacking(readings):
             log.warning("%s %s", member.backend.endpoint.name, lack)
         self.scraped(member.backend.endpoint, readings, now)
+
+    def _set_ranks(self, member: Member, readings: list[Reading], now: float) -> bool:
+        """One replica for each rank that the metrics show; without metrics they stay as they are."""
+        if not readings:
+            return False
+        ranks: list[int | None] = [reading.rank for reading in readings] if len(readings) > 1 else [None]
+        if [replica.spec.rank for replica in member.replicas] == ranks:
+            return False
+        for replica in member.replicas:
+            self._leave(replica)
+        member.replicas = [self._join(member, rank, now) for rank in ranks]
+        return True
 
     def _settle_state(self, member: Member) -> None:
         for replica in member.replicas:
@@ -215,9 +229,10 @@ class Membership:
         self._outside.forget(replica)
         self._targets.pop(replica.name, None)
         self._deciding.drop(replica)
+        self._deciding.occupancy.leave(replica.row)
         self._cached.pop(replica.name, None)
         self._deciding.fleet.move(replica, State.GONE)
-        self._metrics.forget(replica.name)
+        self.left(replica.name)
 
     def _read(self, replica: Replica, reading: Reading) -> None:
         deciding, cached = self._deciding, self.cached(replica.name)
@@ -228,9 +243,25 @@ class Membership:
             deciding.fleet.write(replica, Column.CAPACITY_TOKENS, reading.capacity_tokens)
         self._believe(replica, cached, reading)
         self._outside.read(replica, reading.running or 0.0, reading.waiting or 0.0, self.mean_miss_tokens)
-        if reading.max_adapters:
-            on_device = frozenset((*reading.running_adapters, *reading.waiting_adapters))
-            deciding.fleet.set_resident(replica, on_device)
+        if reading.max_adapters and len(replica.spec.adapters) > reading.max_adapters:
+            for name in (*reading.running_adapters, *reading.waiting_adapters):
+                self._adapter_used(replica, cached, name)
+            while len(cached.adapters) > reading.max_adapters:
+                cached.adapters.popitem(last=False)
+            deciding.fleet.set_resident(replica, frozenset(cached.adapters))
+        else:
+            deciding.fleet.set_resident(replica, None)
+
+    def adapter_used(self, replica: Replica, name: str) -> None:
+        """A request for an adapter was sent there: it will be on the device when the next one comes."""
+        if replica.resident is not None and name not in replica.resident:
+            cached = self.cached(replica.name)
+            self._adapter_used(replica, cached, name)
+            self._deciding.fleet.set_resident(replica, replica.resident | {name})
+
+    def _adapter_used(self, replica: Replica, cached: Cached, name: str) -> None:
+        cached.adapters[name] = None
+        cached.adapters.move_to_end(name)
 
     def _learn(self, replica: Replica, cached: Cached, before: Reading, reading: Reading) -> None:
         seconds = (reading.prefill_seconds or 0.0) - (before.prefill_seconds or 0.0)
@@ -238,14 +269,13 @@ class Membership:
         self._deciding.estimate.engine_sums(replica, seconds, tokens)
         hits, prompts = _cache_totals(reading)
         old_hits, old_prompts = _cache_totals(before)
-        if not cached.tells:
-            cached.trust.counted(hits - old_hits, prompts - old_prompts)
+        cached.trust.counted(hits - old_hits, prompts - old_prompts)
 
     def _believe(self, replica: Replica, cached: Cached, reading: Reading) -> None:
         capacity = reading.capacity_tokens or math.inf
         if reading.prefix_caching is False:
             capacity = 0.0
-        share = 1.0 if cached.tells else cached.trust.share
+        share = cached.trust.share
         self._deciding.occupancy.set_capacity(replica.row, capacity * share if share < 1.0 else capacity)
 
 

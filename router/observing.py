@@ -8,6 +8,7 @@ from collections.abc import Callable
 from kvroute.router.control.logs import SeldomLog, log_request
 from kvroute.router.control.metrics import Metrics
 from kvroute.router.control.series import RequestSeries
+from kvroute.router.core.fleet import State
 from kvroute.router.dataplane.contract import Outcome
 from kvroute.router.exchange import Ending, Exchange
 from kvroute.router.membership import Membership
@@ -50,6 +51,8 @@ class Observing:
         """An attempt at the decided replica begins."""
         decision = exchange.decision
         series = self._of(exchange.request.model, decision.replica.name)
+        if exchange.request.adapter is not None:
+            self._membership.adapter_used(decision.replica, exchange.request.adapter)
         exchange.series = series
         series.in_flight += 1
         series.prompt_tokens += exchange.request.tokens
@@ -76,7 +79,9 @@ class Observing:
             series.ttft.observe(end.ttft)
             series.predicted_ttft.observe(decision.predicted_ttft)
             series.ttft_error.observe(abs(end.ttft - decision.predicted_ttft))
-        if outcome is Outcome.COMPLETED and end.status < 300 and exchange.text_bytes:
+            if end.pieces > 1:
+                series.inter_chunk.observe((end.seconds - end.ttft) / (end.pieces - 1))
+        if outcome is Outcome.COMPLETED and end.status < 300 and exchange.request.keys:
             self._learn(exchange, end, series)
         if self._log_requests:
             self._line(exchange, outcome, end)
@@ -106,14 +111,16 @@ class Observing:
         decision = exchange.decision
         miss = exchange.request.tokens - decision.hit_tokens
         self._membership.mean_miss_tokens += 0.02 * (miss - self._membership.mean_miss_tokens)
-        cached = self._membership.cached(decision.replica.name)
+        if decision.replica.state is State.GONE:
+            return
+        trust = self._membership.cached(decision.replica.name).trust
         if end.usage is None or end.usage.cached is None:
-            cached.trust.predicted(decision.hit_tokens, exchange.request.tokens)
+            trust.predicted(decision.hit_tokens, exchange.request.tokens)
             if decision.replica.name not in self._silent:
                 self._silent.add(decision.replica.name)
                 log.warning("%s %s", decision.replica.name, _missing(end))
             return
-        cached.tells = True
+        trust.told()
         series.reported_prompt_tokens += end.usage.prompt
         series.reported_cached_tokens += end.usage.cached
 

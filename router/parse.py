@@ -29,6 +29,9 @@ class Kind(enum.Enum):
     """A path whose prompt we do not read: routed by load alone."""
 
 
+MOST_SEQUENCES = 10_000
+"""More than any engine runs: what a client asks beyond counts as this many."""
+
 PATHS: dict[bytes, Kind] = {
     b"/v1/completions": Kind.COMPLETION,
     b"/v1/chat/completions": Kind.CHAT,
@@ -80,6 +83,27 @@ def glance(data: bytes) -> Body | None:
     return _body(Kind.OTHER, fields, model if isinstance(model, str) else None)
 
 
+def strip_transfer(fields: dict[str, Any]) -> bool:
+    """Take out `kv_transfer_params` wherever an engine reads it, also by its side doors. True when there was one."""
+    places = [fields]
+    for name in ("vllm_xargs", "extra_args", "sampling_params"):
+        place = fields.get(name)
+        if type(place) is dict:
+            places.append(place)
+            inner = place.get("extra_args")
+            if type(inner) is dict:
+                places.append(inner)
+    return [place.pop("kv_transfer_params", places) is not places for place in places].count(True) > 0
+
+
+def form_model(data: bytes) -> str:
+    """The field `model` of a multipart form; "" where there is none."""
+    at = data.find(b'name="model"')
+    start = data.find(b"\r\n\r\n", at) + 4
+    end = data.find(b"\r\n", start, start + 512)
+    return data[start:end].decode("utf-8", "replace") if at >= 0 and start > 3 and end > start else ""
+
+
 def _loaded(data: bytes) -> Any:
     try:
         return orjson.loads(data)
@@ -90,11 +114,11 @@ def _loaded(data: bytes) -> Any:
 def _body(kind: Kind, fields: dict[str, Any], model: str | None) -> Body:
     get = fields.get
     n = get("n")
-    sequences = n if type(n) is int and n > 1 else 1
+    sequences = min(n, MOST_SEQUENCES) if type(n) is int and n > 1 else 1
     if kind is Kind.COMPLETION or kind is Kind.EMBEDDING:
         prompt = get("prompt") if kind is Kind.COMPLETION else get("input")
         if type(prompt) is list and prompt and type(prompt[0]) is not int:
-            sequences *= len(prompt)
+            sequences = min(sequences * len(prompt), MOST_SEQUENCES)
     salt = get("cache_salt")
     priority = get("priority")
     session = get("session_id") or get("user")

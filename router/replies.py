@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json as stdlib
+
 import orjson
 
 from kvroute.router.dataplane.contract import Headers, Reply
@@ -11,7 +13,14 @@ from kvroute.router.errors import ClientError, NoReplica
 def error(status: int, message: str, kind: str, param: str | None = None, headers: Headers = ()) -> Reply:
     """vLLM's error object."""
     body = {"error": {"message": message, "type": kind, "param": param, "code": status}}
-    return Reply(status, orjson.dumps(body), headers)
+    return Reply(status, _dumped(body), headers)
+
+
+def _dumped(value: object) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:  # a lone surrogate that the client sent
+        return stdlib.dumps(value).encode()
 
 
 def client_error(fault: ClientError) -> Reply:

@@ -8,10 +8,15 @@ class RetryBudget:
 
     __slots__ = ("_most", "_share", "_tokens", "refused", "spent")
 
-    def __init__(self, share: float = 0.1, burst: float = 10.0) -> None:
+    def __init__(self, share: float = 0.1, start: float = 64.0, most: float = 1024.0) -> None:
+        """`share` of a try is earned by each request, from `start` tries up to `most`.
+
+        A replica that dies takes all its requests with it at once, some hundreds, so the bucket is that deep; what a
+        fleet in lasting trouble gets is the share.
+        """
         self._share = share
-        self._most = burst
-        self._tokens = burst
+        self._most = most
+        self._tokens = start if share else 0.0
         self.spent = 0
         """Retries granted."""
         self.refused = 0

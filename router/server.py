@@ -26,12 +26,14 @@ from kvroute.router.control.metrics import Metrics
 from kvroute.router.core.decide import Deciding
 from kvroute.router.core.fleet import Fleet
 from kvroute.router.core.index import Index
+from kvroute.router.dataplane.contract import Endpoint
 from kvroute.router.dataplane.memory import keep_freed_memory
 from kvroute.router.dataplane.server import DataPlane
 from kvroute.router.errors import ConfigError
 from kvroute.router.facade import Facade
 from kvroute.router.fleetwatch.backend import Backend, check_distinct
-from kvroute.router.fleetwatch.engine_client import EngineClient
+from kvroute.router.fleetwatch.engine_client import EngineClient, Unreachable
+from kvroute.router.fleetwatch.models import discover
 from kvroute.router.fleetwatch.static import BackendsFile
 from kvroute.router.fleetwatch.watch import Watch
 from kvroute.router.knowledge.text import TextLens
@@ -60,12 +62,15 @@ class Server:
         self.metrics = Metrics(__version__, config.policy_spec().name or "custom")
         self.membership = Membership(self.deciding, targets, self.metrics, name_replicas=config.replica_header)
         self.observing = Observing(self.metrics, self.membership, time.monotonic, log_requests=config.logging.requests)
+        self.membership.left = self.observing.forget
         upstream_ssl = _upstream_ssl(config)
         self._client = EngineClient(_api_key(config), connect_timeout=config.limits.connect_seconds, tls=upstream_ssl)
         self.watch = Watch(self._client, self.membership, config.watch, rng=random.Random(config.seed))
         self._session: aiohttp.ClientSession | None = None
         self._upstream_ssl = upstream_ssl
-        local = LocalPaths(self.membership, self.metrics, __version__, self._open_session, self.watch.missing)
+        local = LocalPaths(
+            self.membership, self.metrics, __version__, self._open_session, self.watch.missing, self._rediscover
+        )
         self.traffic = Traffic(
             self.deciding, TextLens(config.text_block_bytes), self.observing, self.watch, local, _options(config)
         )
@@ -135,6 +140,16 @@ class Server:
     def _expect(self, backends: list[Backend]) -> None:
         self.watch.set_backends(backends)
         self.membership.expect(backends, time.monotonic())
+
+    async def _rediscover(self, endpoint: Endpoint) -> None:
+        member = self.membership.members.get(endpoint)
+        try:
+            served = await discover(self._client, endpoint)
+        except Unreachable as error:
+            log.warning("%s: %s", endpoint.name, error)
+            return
+        if member is not None and member.served is not None:
+            self.membership.serving(endpoint, served.only(member.backend.models), time.monotonic())
 
     def _plugin_failed(self, name: str, distribution: str, message: str) -> None:
         self.observing.fault(name, distribution, message)

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, cast
+from urllib.parse import parse_qs
 
 import msgspec
 import orjson
@@ -13,12 +14,12 @@ from xxhash import xxh3_64_intdigest
 
 from kvroute.router import paths, replies
 from kvroute.router.core.decide import Deciding, Decision, Reason
-from kvroute.router.core.fleet import Replica
+from kvroute.router.core.fleet import Replica, State
 from kvroute.router.dataplane.contract import Endpoint, Failure, Head, Headers, Outcome, Reply
 from kvroute.router.errors import ClientError, NoReplica
 from kvroute.router.exchange import Ending, Exchange
 from kvroute.router.knowledge.text import Prompt, TextLens
-from kvroute.router.parse import PATHS, Body, Kind, glance, parse
+from kvroute.router.parse import PATHS, Body, Kind, form_model, glance, parse, strip_transfer
 from kvroute.router.retries import RetryBudget
 from kvroute.router.stored import StoredResponses
 from kvroute.scorers.contract import Request
@@ -46,6 +47,8 @@ class Note(msgspec.Struct, frozen=True, gc=False):
     """Its body is JSON whose fields routing looks at."""
     is_json: bool
     """Its media type is JSON."""
+    is_form: bool
+    """Its media type is a multipart form, as for audio."""
     session: str | None
     explain: bool
 
@@ -164,7 +167,8 @@ class Traffic:
         refusal = self.admit(head)
         if refusal is not None:
             return refusal
-        request = Request(id=head.request_id, model="", tokens=0, stream=True)
+        # Not a stream to the ledger: nobody sees its first output, so its prefill ends when predicted.
+        request = Request(id=head.request_id, model=_query_model(head.target), tokens=0)
         try:
             decision = self._decide(request, now)
         except NoReplica as fault:
@@ -182,15 +186,17 @@ class Traffic:
                 message = "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed"
                 raise ClientError(400, message, kind="Bad Request")
             body = parse(path, data)
-        elif note.is_json:
+        elif note.is_json or data[:64].lstrip()[:1] == b"{":
             body = glance(data)
+        base = ""
         if body is None:
-            request, text_bytes = Request(id=head.request_id, model="", tokens=0, session=note.session), 0
+            model = form_model(data) if note.is_form else ""
+            request, text_bytes = Request(id=head.request_id, model=model, tokens=0, session=note.session), 0
         else:
-            if "kv_transfer_params" in body.fields:
-                data = self._cleaned(body, data)
+            if not self.options.trust_kv_transfer_params and strip_transfer(body.fields):
+                data = _rewritten(body.fields)
             begun = time.perf_counter()
-            request, text_bytes = self._request(head.request_id, body, note.session)
+            request, text_bytes, base = self._request(head.request_id, body, note.session)
         self.budget.request()
         decision = None
         if note.kind is Kind.RESPONSES or note.kind is Kind.OTHER:
@@ -198,7 +204,7 @@ class Traffic:
         if decision is None:
             decision = self._decide(request, now)
         self.observer.decided(time.perf_counter() - begun)
-        return Exchange(self, request, decision, data, path, text_bytes, note.explain, now)
+        return Exchange(self, request, decision, data, path, text_bytes, note.explain, now, base)
 
     def _note(self, head: Head) -> Note:
         """What path and headers say: read once for heads that come again."""
@@ -216,6 +222,7 @@ class Traffic:
             not known and paths.is_management(path),
             known and head.method == b"POST",
             is_json,
+            media == b"multipart/form-data",
             session,
             explain,
         )
@@ -237,16 +244,6 @@ class Traffic:
                 session = value.decode("latin-1")
         return session, explain, media
 
-    def _cleaned(self, body: Body, data: bytes) -> bytes:
-        """The bytes to forward: the client's own, unless they carry transfer instructions that could kill an engine."""
-        if self.options.trust_kv_transfer_params:
-            return data
-        del body.fields["kv_transfer_params"]
-        try:
-            return orjson.dumps(body.fields)
-        except orjson.JSONEncodeError:  # lone surrogates, which the engine takes too
-            return json.dumps(body.fields).encode()
-
     def read(self, path: bytes, data: bytes) -> Request:
         """A request as `handle` would read it, for an explanation.
 
@@ -255,7 +252,8 @@ class Traffic:
         """
         return self._request("explained", parse(path, data), None)[0]
 
-    def _request(self, request_id: str, body: Body, session: str | None) -> tuple[Request, int]:
+    def _request(self, request_id: str, body: Body, session: str | None) -> tuple[Request, int, str]:
+        """The request, the bytes of text behind its tokens, and the base model they were read for."""
         model, adapter = self.deciding.fleet.base(body.model or "")
         prompt = self.lens.read(body, model, adapter) if body.kind is not Kind.OTHER else NO_PROMPT
         session = session or body.session
@@ -267,13 +265,13 @@ class Traffic:
             block_tokens=prompt.block_tokens,
             adapter=adapter,
             session=session,
-            anchor=prompt.anchor or xxh3_64_intdigest((session or request_id).encode()),
+            anchor=prompt.anchor or xxh3_64_intdigest((session or request_id).encode("utf-8", "surrogatepass")),
             priority=body.priority,
             sequences=body.sequences,
             stream=body.stream,
             max_output_tokens=body.max_output_tokens,
         )
-        return request, prompt.text_bytes
+        return request, prompt.text_bytes, model
 
     # --- the decision ---
 
@@ -299,7 +297,7 @@ class Traffic:
         if not isinstance(stored, str):
             return None
         name = self.stored.maker(stored)
-        pool = self.deciding.pool(request)
+        pool = self.deciding.pool(request, now)
         if name is None or isinstance(pool, Reason) or name not in pool.names:
             return None
         return self.deciding.at(request, pool.replicas[pool.names.index(name)], now)
@@ -308,14 +306,19 @@ class Traffic:
         self, request: Request, replica: Replica, failure: Failure, tried: frozenset[str], now: float
     ) -> Decision | Reply:
         """Another try after a failure: the same replica on a fresh connection if the old one was merely stale."""
-        if failure is Failure.STALE and self.deciding.fleet.get(replica.name) is replica:
+        if failure is Failure.STALE and replica.state is State.READY:
             return self.deciding.at(request, replica, now)
         try:
             return self._decide(request, now, tried)
         except NoReplica as fault:
             return self._refuse(replies.no_replica(fault))
 
-    # --- what exchanges tell ---
+    # --- what exchanges ask and tell ---
+
+    def names_at(self, replica: Replica) -> frozenset[str]:
+        """Every replica of the same endpoint: ranks fail together."""
+        here = replica.spec.endpoint
+        return frozenset({replica.name, *(r.name for r in self.deciding.fleet if r.spec.endpoint == here)})
 
     def target(self, name: str) -> Target:
         """How to reach a replica by name."""
@@ -332,12 +335,6 @@ class Traffic:
         else:
             self._health.suspect(endpoint)
 
-    def finished(self, exchange: Exchange, outcome: Outcome, end: Ending) -> None:
-        """A request has ended, its leases are settled."""
-        if end.usage is not None and exchange.text_bytes:
-            self.lens.observe(exchange.request.model, exchange.text_bytes, end.usage.prompt)
-        self.observer.settled(exchange, outcome, end)
-
     def bad_gateway(self, message: str) -> Reply:
         """502 with the reason."""
         return self._refuse(replies.error(502, message, "BadGatewayError"))
@@ -345,3 +342,16 @@ class Traffic:
     def _refuse(self, reply: Reply) -> Reply:
         self.observer.answered(reply.status)
         return reply
+
+
+def _rewritten(fields: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(fields)
+    except orjson.JSONEncodeError:  # lone surrogates, which the engine takes too
+        return json.dumps(fields).encode()
+
+
+def _query_model(target: bytes) -> str:
+    """`model` in the query, as `/v1/realtime` has it; "" where it names none."""
+    values = parse_qs(target.partition(b"?")[2].decode("latin-1")).get("model")
+    return values[0] if values else ""

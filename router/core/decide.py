@@ -18,6 +18,8 @@ from kvroute.scorers.fused import start_of_row
 from kvroute.scorers.pipeline import FEW
 
 NOBODY: frozenset[str] = frozenset()
+PATIENCE_SECONDS = 60.0
+"""How long an unknown model may be one that a replica which has not answered yet will serve."""
 _BASE = int(Column.BASE_SECONDS)
 
 
@@ -62,7 +64,7 @@ class Deciding:
 
     def decide(self, request: Request, now: float, tried: frozenset[str] = NOBODY) -> Decision | Reason:
         """Choose a replica and reserve it. `tried` names replicas that must not be chosen again."""
-        pool = self._pool(request, tried)
+        pool = self._pool(request, tried, now)
         if isinstance(pool, Reason):
             return pool
         if self._choose_few is not None and pool.size <= FEW:
@@ -81,14 +83,17 @@ class Deciding:
     def at(self, request: Request, replica: Replica, now: float) -> Decision:
         """Reserve at a given replica, for requests that must go there (a stored response's id)."""
         pool = Pool((replica,), "")
-        return self._reserve(request, pool, self._few_hits(request, pool, now), 0, now)
+        decision = self._reserve(request, pool, self._few_hits(request, pool, now), 0, now)
+        if self._on_decided is not None:
+            self._on_decided(request, self.candidates(request, pool, now), 0, now)
+        return decision
 
     def settle(
         self, request: Request, decision: Decision, now: float, *, completed: bool, output_tokens: int = 0
     ) -> None:
         """The request is over at this replica, however it ended."""
         if self.ledger.settle(decision.lease, now, completed=completed, output_tokens=output_tokens):
-            if output_tokens and completed:
+            if output_tokens and completed and decision.replica.state is not State.GONE:
                 self.estimate.output(decision.replica, output_tokens)
             if self._on_settled is not None:
                 self._on_settled(request.id, decision.replica.name, now)
@@ -118,21 +123,25 @@ class Deciding:
         block, tokens = request.block_tokens, request.tokens
         return [held * block if held * block < tokens else float(tokens) for held in hits]
 
-    def pool(self, request: Request) -> Pool | Reason:
+    def pool(self, request: Request, now: float) -> Pool | Reason:
         """The ready replicas that serve the request's model."""
-        return self._pool(request, NOBODY)
+        return self._pool(request, NOBODY, now)
 
     def drop(self, replica: Replica) -> None:
         """The replica's engine restarted or left: its cache and what was learnt of its speed are gone."""
+        replica.epoch += 1
         self.occupancy.drop(replica.row)
         self.estimate.forget(replica)
         self.fleet.weigh(replica, 0.0, 0.0)
 
-    def _pool(self, request: Request, tried: frozenset[str]) -> Pool | Reason:
+    def _pool(self, request: Request, tried: frozenset[str], now: float) -> Pool | Reason:
         name = request.adapter or request.model
         pool = self.fleet.pool(name) if name else self.fleet.everyone()
         if pool is None:
-            unsure = any(r.state is State.JOINING and not r.spec.models for r in self.fleet)
+            # One that has just been listed may serve it; one that has not come up for long is no reason to wait.
+            unsure = any(
+                r.state is State.JOINING and not r.spec.models and now - r.since < PATIENCE_SECONDS for r in self.fleet
+            )
             return Reason.NOT_READY if unsure else Reason.UNKNOWN_MODEL
         if tried:
             pool = pool.without(tried)
@@ -154,7 +163,8 @@ class Deciding:
             miss,
             miss * (hit + 0.5 * miss),
             hit,
-            start / replica.slow,
+            # A prompt that was not read says nothing of the replica's speed.
+            start / replica.slow if request.tokens else 0.0,
             request.sequences,
             request.stream,
             pin,

@@ -47,7 +47,7 @@ class State(enum.Enum):
 
 
 TRANSITIONS: Mapping[State, frozenset[State]] = {
-    State.JOINING: frozenset({State.READY, State.EJECTED, State.GONE}),
+    State.JOINING: frozenset({State.READY, State.DRAINING, State.EJECTED, State.GONE}),
     State.READY: frozenset({State.DRAINING, State.EJECTED, State.GONE}),
     State.DRAINING: frozenset({State.READY, State.EJECTED, State.GONE}),
     State.EJECTED: frozenset({State.READY, State.DRAINING, State.GONE}),
@@ -76,17 +76,38 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 class Replica:
     """A member of the fleet. `cells` are its numbers, indexed by `Column`; change them through the fleet."""
 
-    __slots__ = ("busy_at", "cells", "name", "open", "pending", "resident", "row", "slow", "spec", "state")
+    __slots__ = (
+        "busy_at",
+        "cells",
+        "epoch",
+        "name",
+        "open",
+        "pending",
+        "resident",
+        "row",
+        "sequences",
+        "since",
+        "slow",
+        "spec",
+        "state",
+    )
 
     def __init__(self, spec: Spec, row: int, now: float) -> None:
         self.spec = spec
         self.name = spec.name
         """Unique name, `host:port` or `host:port/rank`; it never changes."""
         self.row = row
+        """Its row in the table and the index; -1 once it is gone and the row is another's."""
+        self.since = now
+        """When it joined [s]."""
+        self.epoch = 0
+        """Lives of its engine: leases of an earlier one no longer say what its cache holds."""
         self.cells = [0.0] * _WIDTH
         self.state = State.JOINING
         self.open = 0
         """Leases not yet settled."""
+        self.sequences = 0
+        """Sequences of those: what the engine counts as running and waiting."""
         self.pending = 0
         """Leases without first output."""
         self.busy_at = now
@@ -156,7 +177,8 @@ class Fleet:
         """Every replica's numbers, shape (len(Column), rows): a view of what holds until the next change."""
         if self._stale:
             for replica in self._stale:
-                self._rows_table[replica.row] = replica.cells
+                if replica.row >= 0:
+                    self._rows_table[replica.row] = replica.cells
             self._stale.clear()
         return self._rows_table.T
 
@@ -210,6 +232,7 @@ class Fleet:
         """Free the row of a replica that is gone, once no lease is left on it."""
         if replica.state is State.GONE and replica.open == 0 and self._leaving.pop(replica.row, None) is not None:
             self._free.append(replica.row)
+            replica.row = -1
 
     def update(self, replica: Replica, spec: Spec) -> None:
         """New models, adapters or labels for a replica that stays where it is."""
@@ -253,16 +276,14 @@ class Fleet:
     def base(self, model: str) -> tuple[str, str | None]:
         """The (base model, adapter) behind a model name: aliases share a cache, so they share a base."""
         found = self._bases.get(model)
-        if found is None:
-            found = self._bases[model] = self._find_base(model)
-        return found
-
-    def _find_base(self, model: str) -> tuple[str, str | None]:
+        if found is not None:
+            return found
         for replica in self._replicas.values():
             spec = replica.spec
             if spec.models and (model in spec.models or model in spec.adapters or not model):
-                return spec.models[0], model if model in spec.adapters else None
-        return model, None
+                found = self._bases[model] = (spec.models[0], model if model in spec.adapters else None)
+                return found
+        return model, None  # not remembered: clients make up names without end
 
     def models(self) -> set[str]:
         """Every model and adapter name that some replica serves, ready or not."""
@@ -288,16 +309,19 @@ class Fleet:
 
     # --- load ---
 
-    def begin(self, replica: Replica, tokens: float, quadratic: float, chosen: int, now: float) -> None:
+    def begin(
+        self, replica: Replica, tokens: float, quadratic: float, chosen: int, now: float, sequences: int = 1
+    ) -> None:
         """A request was promised to the replica: its prefill is queued from now on."""
         if replica.pending == 0:
             self._note_busy(replica, now)
         cells = replica.cells
         cells[_QUEUED] += tokens
         cells[_QUADRATIC] += quadratic
-        cells[_REQUESTS] += 1.0
+        cells[_REQUESTS] += sequences
         cells[_CHOSEN] = chosen
         replica.open += 1
+        replica.sequences += sequences
         replica.pending += 1
         self._stale.add(replica)
 
@@ -315,8 +339,9 @@ class Fleet:
         else:
             cells[_DECODING] -= sequences
             self.refresh_rate(replica)
-        cells[_REQUESTS] -= 1.0
+        cells[_REQUESTS] -= sequences
         replica.open -= 1
+        replica.sequences -= sequences
         if replica.state is State.GONE:
             self.reclaim(replica)
 

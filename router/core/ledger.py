@@ -33,6 +33,7 @@ class Lease:
     """One request's claim on one replica. Settle it on every way out; a second settle changes nothing."""
 
     __slots__ = (
+        "epoch",
         "hit_tokens",
         "opened",
         "phase",
@@ -58,6 +59,7 @@ class Lease:
         opened: float,
     ) -> None:
         self.replica = replica
+        self.epoch = replica.epoch
         self.tokens = tokens
         """Uncached prompt tokens it was promised for."""
         self.quadratic = quadratic
@@ -89,7 +91,7 @@ class Ledger:
     def open(self, lease: Lease, predicted: float) -> None:
         """Reserve: from here on the replica's load shows this request. `predicted` is its predicted TTFT [s]."""
         order = next(self._order)
-        self._fleet.begin(lease.replica, lease.tokens, lease.quadratic, order, lease.opened)
+        self._fleet.begin(lease.replica, lease.tokens, lease.quadratic, order, lease.opened, lease.sequences)
         self._weigh(lease.replica, lease.pin)
         self._open += 1
         if not lease.stream:
@@ -114,7 +116,8 @@ class Ledger:
         if lease.phase is not Phase.PREFILL:
             return False
         self._prefilled(lease, now)
-        self._estimate.first_output(lease.replica, lease.work, now - lease.opened)
+        if self._current(lease):
+            self._estimate.first_output(lease.replica, lease.work, now - lease.opened)
         return True
 
     def settle(self, lease: Lease, now: float, *, completed: bool, output_tokens: int = 0) -> bool:
@@ -125,11 +128,16 @@ class Ledger:
         served = completed or queued is None
         lease.phase = Phase.SETTLED
         self._open -= 1
-        if self._fleet.get(lease.replica.name) is lease.replica:
+        if self._current(lease):
             self._occupancy.release(lease.pin, output_tokens, served)
             self._weigh(lease.replica, lease.pin)
         self._fleet.end(lease.replica, now, queued=queued, sequences=lease.sequences)
         return True
+
+    def _current(self, lease: Lease) -> bool:
+        """Whether the replica is still the one, in the same life, that the lease was opened at."""
+        replica = lease.replica
+        return lease.epoch == replica.epoch and self._fleet.get(replica.name) is replica
 
     def _prefilled(self, lease: Lease, now: float) -> None:
         if lease.phase is Phase.PREFILL:

@@ -57,6 +57,56 @@ def test_each_data_parallel_rank_is_a_replica_of_its_own() -> None:
     assert members._targets["10.0.0.1:8000/1"].request_headers == ((b"X-data-parallel-rank", b"1"),)
 
 
+def test_ranks_stay_when_metrics_fail_and_come_when_they_show() -> None:
+    """A page that cannot be read is no news of ranks; a first page that comes late is."""
+    members = membership()
+    members.joined(BACKEND, SERVED, [], 1.0)
+    assert list(states(members)) == ["10.0.0.1:8000"]
+    members.scraped(BACKEND.endpoint, [reading(0), reading(1)], 2.0)
+    assert states(members) == {"10.0.0.1:8000/0": State.READY, "10.0.0.1:8000/1": State.READY}
+    members.ejected(BACKEND.endpoint, "refused", 3.0)
+    members.recovered(BACKEND.endpoint, SERVED, [], False, 4.0)
+    assert states(members) == {"10.0.0.1:8000/0": State.READY, "10.0.0.1:8000/1": State.READY}
+
+
+def test_draining_one_that_has_not_answered_holds_when_it_does() -> None:
+    """It joins as draining, and undrained it serves."""
+    members = membership()
+    assert members.drain("10.0.0.1:8000", True)
+    members.joined(BACKEND, SERVED, [reading()], 1.0)
+    assert set(states(members).values()) == {State.DRAINING}
+    members.drain("10.0.0.1:8000", False)
+    assert set(states(members).values()) == {State.READY}
+
+
+def test_a_many_headed_request_is_not_others_load() -> None:
+    """The engine counts sequences, and so do we."""
+    members = membership()
+    members.joined(BACKEND, SERVED, [reading()], 1.0)
+    decision = sent(members._deciding.decide(prompt("x" * 100, sequences=64), 1.0))
+    for _ in range(5):
+        members.scraped(BACKEND.endpoint, [Reading(running=64.0, waiting=0.0)], 2.0)
+    assert decision.replica.cells[Column.REQUESTS] == 64.0
+    assert decision.replica.cells[Column.DECODING] == 0.0
+
+
+def test_an_adapter_that_was_sent_for_counts_as_resident() -> None:
+    """Where more are served than fit, the last used are taken to be on the device."""
+    members = membership()
+    served = Served(("m",), {f"lora{i}": "m" for i in range(5)})
+    page = reading()
+    page.max_adapters, page.running_adapters = 2, ("lora0",)
+    members.joined(BACKEND, served, [page], 1.0)
+    (_, replica) = next(iter(members))
+    assert replica.resident == {"lora0"}
+    members.adapter_used(replica, "lora3")
+    assert replica.resident == {"lora0", "lora3"}
+    page = reading()
+    page.max_adapters, page.running_adapters = 2, ("lora4",)
+    members.scraped(BACKEND.endpoint, [page], 2.0)
+    assert replica.resident == {"lora3", "lora4"}
+
+
 def test_drained_stays_drained_through_an_ejection() -> None:
     """An operator's word outlives an outage."""
     members = membership()

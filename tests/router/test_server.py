@@ -331,3 +331,36 @@ async def test_a_thousand_short_prompts_spread_over_eight_engines() -> None:
                 await answer.read()
         seen = [engine.requests_seen for engine in eight]
         assert 0.9 * 125 <= min(seen) <= max(seen) <= 1.1 * 125, seen
+
+
+async def test_a_replica_that_dies_under_many_requests_costs_nobody_an_answer() -> None:
+    """Forty whole replies under way on one engine: all are answered by the other."""
+    async with engines(2, decode_rate=20.0) as (one, two), running(one.url, two.url) as router:
+        tasks = [asyncio.create_task(router.chat(f"{i}", max_tokens=40)) for i in range(80)]
+        await until(lambda: one.running + two.running == 80)
+        await one.stop()
+        assert [status for status, _, _ in await asyncio.gather(*tasks)] == [200] * 80
+
+
+async def test_a_replica_that_comes_back_is_counted_again() -> None:
+    """Its series on the metrics page go on after it left and joined under the same name."""
+    async with engines(1) as (engine,), running(engine.url) as router:
+        await router.chat("x")
+        endpoint = next(iter(router.server.membership.members))
+        backend = router.server.membership.members[endpoint].backend
+        router.server._expect([])
+        router.server._expect([backend])
+        await until(lambda: router.server.deciding.fleet.everyone().size == 1)
+        await router.chat("y")
+        page = (await router.get("/metrics"))[1]
+        assert f'kvroute_requests_total{{outcome="completed",model="mock",replica="{endpoint.name}"}} 1' in page
+
+
+async def test_streams_tell_how_their_pieces_are_spaced() -> None:
+    """One observation per stream."""
+    async with engines(1, decode_rate=50.0) as (engine,), running(engine.url) as router:
+        body = {"model": "mock", "prompt": "x", "max_tokens": 10, "stream": True}
+        async with router.session.post(f"{router.url}/v1/completions", json=body) as answer:
+            await answer.read()
+        page = (await router.get("/metrics"))[1]
+        assert f'kvroute_inter_chunk_seconds_count{{model="mock",replica="127.0.0.1:{engine.port}"}} 1' in page

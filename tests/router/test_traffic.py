@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable
 from typing import Any
 
 import orjson
 import pytest
 
+from kvroute.router.core.fleet import Spec, State
 from kvroute.router.dataplane.contract import Endpoint, Failure, Head, Outcome, Reply
 from kvroute.router.exchange import Ending, Exchange
 from kvroute.router.knowledge.text import TextLens
 from kvroute.router.traffic import Target, Traffic, TrafficOptions
+from kvroute.scorers.contract import Column
 from tests.router.core.deciding import world
 
 CHAT = b"/v1/chat/completions"
@@ -78,7 +81,7 @@ def forwarded(answer: object) -> Exchange:
 def refused(answer: object) -> tuple[int, dict[str, Any]]:
     """Status and error of the router's own answer."""
     assert isinstance(answer, Reply), answer
-    return answer.status, orjson.loads(answer.body)["error"]
+    return answer.status, json.loads(answer.body)["error"]
 
 
 def body(**fields: Any) -> bytes:
@@ -167,13 +170,13 @@ def test_a_stale_connection_is_tried_again_at_the_same_replica() -> None:
 
 def test_retries_stop_when_the_budget_is_spent() -> None:
     """A fleet in trouble is not sunk by retries."""
-    made, _ = traffic(2, retry_share=0.0)
+    made, _ = traffic(2, retry_share=1e-9)
     outcomes = []
-    for _ in range(12):
+    for _ in range(66):
         exchange = forwarded(made.handle(head(), body(), 0.0))
         outcomes.append(exchange.failed(Failure.CUT, 0.0))
         exchange.settle(Outcome.FAILED, 0.0)
-    assert [answer is None for answer in outcomes] == [True] * 10 + [False] * 2
+    assert [answer is None for answer in outcomes] == [True] * 64 + [False] * 2
     assert outcomes[-1] is not None
     assert outcomes[-1].status == 502
 
@@ -204,6 +207,116 @@ def test_usage_teaches_how_many_bytes_make_a_token() -> None:
         exchange.settle(Outcome.COMPLETED, 0.0)
     after = forwarded(made.handle(head(), data, 0.0)).request.tokens
     assert abs(after - 2000) < 200 < abs(before - 2000)
+
+
+def test_an_alias_and_a_body_without_model_share_what_is_learnt_of_their_base() -> None:
+    """Bytes per token belong to the model, not to the name it was asked for by."""
+    made, _ = traffic(0)
+    replica = made.deciding.fleet.join(Spec(name="r0", endpoint="r0", models=("m", "alias")), 0.0)
+    made.deciding.fleet.move(replica, State.READY)
+    made.targets["r0"] = Target(Endpoint("r0", 8000))
+    data = orjson.dumps({"model": "alias", "prompt": "x" * 4000})
+    for _ in range(50):
+        exchange = forwarded(made.handle(head(b"/v1/completions"), data, 0.0))
+        exchange.replied(200, False, 0.0)
+        exchange.tail(b'"usage":{"prompt_tokens":2000,"completion_tokens":1}}', False)
+        exchange.settle(Outcome.COMPLETED, 0.0)
+    assert (
+        abs(
+            forwarded(made.handle(head(b"/v1/completions"), b'{"prompt":"' + b"y" * 4000 + b'"}', 0.0)).request.tokens
+            - 2000
+        )
+        < 200
+    )
+
+
+def test_an_open_tunnel_is_no_prefill() -> None:
+    """A WebSocket that stays open for hours does not make its replica look busy."""
+    made, _ = traffic(1)
+    exchange = forwarded(made.tunnel(head(b"/v1/realtime?model=m"), 0.0))
+    made.deciding.ledger.advance(1.0)
+    cells = exchange.decision.replica.cells
+    assert (cells[Column.QUEUED_TOKENS], cells[Column.DECODING]) == (0.0, 1.0)
+    assert refused(made.tunnel(head(b"/v1/realtime?model=nope"), 0.0))[0] == 404
+
+
+def test_streams_whose_prompt_was_not_read_teach_no_rates() -> None:
+    """Their TTFT says nothing of a token's cost."""
+    made, _ = traffic(1)
+    for _ in range(60):
+        exchange = forwarded(made.handle(head(b"/inference/v1/generate"), b'{"model":"m","stream":true}', 0.0))
+        exchange.replied(200, True, 1.9)
+        exchange.first_output(2.0)
+        exchange.settle(Outcome.COMPLETED, 2.1)
+    assert exchange.decision.replica.slow == 1.0
+
+
+def test_ranks_of_a_dead_endpoint_are_not_tried_one_by_one() -> None:
+    """They fail together: one attempt tells of all."""
+    made, silent = traffic(0)
+    for name, endpoint in (("a/0", "a"), ("a/1", "a"), ("a/2", "a"), ("b", "b")):
+        replica = made.deciding.fleet.join(Spec(name=name, endpoint=endpoint, models=("m",)), 0.0)
+        made.deciding.fleet.move(replica, State.READY)
+        made.targets[name] = Target(Endpoint(endpoint, 8000))
+    exchange = forwarded(made.handle(head(), body(), 0.0))
+    for _ in range(2):
+        tried = exchange.endpoint.host
+        if exchange.failed(Failure.CONNECT, 0.0) is not None:
+            break
+        assert exchange.endpoint.host != tried
+    assert sorted(silent.failures) == ["a", "b"]
+    exchange.settle(Outcome.FAILED, 0.0)
+
+
+def test_a_stale_connection_to_a_replica_that_is_no_longer_ready_moves_on() -> None:
+    """A draining or ejected replica gets no new attempt."""
+    made, _ = traffic(2)
+    exchange = forwarded(made.handle(head(), body(), 0.0))
+    first = exchange.decision.replica
+    made.deciding.fleet.move(first, State.DRAINING)
+    assert exchange.failed(Failure.STALE, 0.0) is None
+    assert exchange.decision.replica is not first
+
+
+@pytest.mark.parametrize(
+    ("path", "data", "status"),
+    [
+        (b"/tokenize", b'{"user":"\\ud800"}', None),
+        (CHAT, b'{"model":"\\ud800"}', 404),
+        (CHAT, b'{"model":"m","x":NaN,"n":1' + b"0" * 400 + b"}", None),
+    ],
+)
+def test_odd_bodies_are_no_crash(path: bytes, data: bytes, status: int | None) -> None:
+    """Lone surrogates and numbers without bounds are answered or forwarded like all else."""
+    made, _ = traffic()
+    answer = made.handle(head(path), data, 0.0)
+    if status is None:
+        forwarded(answer)
+    else:
+        assert refused(answer)[0] == status
+
+
+@pytest.mark.parametrize("place", ["vllm_xargs", "extra_args", "sampling_params"])
+def test_transfer_instructions_do_not_get_in_by_the_side_door(place: str) -> None:
+    """An engine copies these objects into what its connector reads; no media type hides them."""
+    made, _ = traffic()
+    inner = {"kv_transfer_params": {"a": 1}, "b": 2}
+    data = orjson.dumps({"model": "m", place: {**inner, "extra_args": inner}})
+    plain = Head(b"POST", b"/inference/v1/generate", b"/inference/v1/generate", b"1.1", [], "i", "p", notes=[])
+    for request in (plain, head()):
+        sent = orjson.loads(forwarded(made.handle(request, data, 0.0)).body)
+        assert sent == {"model": "m", place: {"b": 2, "extra_args": {"b": 2}}}
+
+
+def test_a_form_names_its_model() -> None:
+    """Audio goes only to replicas that serve the model that its form names."""
+    made, _ = traffic()
+    form = [(b"Content-Type", b"multipart/form-data; boundary=x")]
+    data = b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper\r\n--x--\r\n'
+    path = b"/v1/audio/transcriptions"
+    assert refused(made.handle(Head(b"POST", path, path, b"1.1", form, "i", "p", notes=[]), data, 0.0))[0] == 404
+    data = data.replace(b"whisper", b"m")
+    forwarded(made.handle(Head(b"POST", path, path, b"1.1", form, "i", "p", notes=[]), data, 0.0))
 
 
 def test_local_paths_are_the_routers_own() -> None:

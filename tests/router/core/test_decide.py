@@ -147,6 +147,48 @@ def test_a_restarted_replica_is_forgotten_at_once() -> None:
     assert deciding.fleet.table[Column.REQUESTS].tolist()[:2] == [0.0, 0.0]
 
 
+def test_a_late_end_does_not_fill_a_restarted_replicas_cache() -> None:
+    """What a request of the engine's earlier life weighed is no part of the new one."""
+    deciding = world(1)
+    decision = sent(deciding.decide(prompt("a" * 3200), 0.0))
+    deciding.drop(decision.replica)
+    deciding.settle(prompt("x"), decision, 1.0, completed=True, output_tokens=5)
+    assert decision.replica.cells[Column.ACTIVE_TOKENS] == decision.replica.cells[Column.CACHED_TOKENS] == 0.0
+
+
+def test_an_unknown_model_is_unknown_although_one_backend_never_comes_up() -> None:
+    """A replica that was listed a minute ago and does not answer is no reason to say 503."""
+    deciding = world(1)
+    deciding.fleet.join(Spec(name="dead", endpoint="dead", models=()), 0.0)
+    assert deciding.decide(prompt("x", model="nope"), 1.0) is Reason.NOT_READY
+    assert deciding.decide(prompt("x", model="nope"), 61.0) is Reason.UNKNOWN_MODEL
+
+
+def test_a_choice_that_is_not_the_policys_is_told_to_it_too() -> None:
+    """Decided and settled come in pairs, so that a policy's own counts return to zero."""
+    count = 0
+
+    class Counting:
+        def choose(self, *_: object) -> int:
+            return 0
+
+        def on_decided(self, *_: object) -> None:
+            nonlocal count
+            count += 1
+
+        def on_settled(self, *_: object) -> None:
+            nonlocal count
+            count -= 1
+
+    deciding = world(2, policy=Counting())
+    replica = deciding.fleet.get("r1")
+    assert replica is not None
+    decision = deciding.at(prompt("x"), replica, 0.0)
+    assert count == 1
+    deciding.settle(prompt("x"), decision, 1.0, completed=True)
+    assert count == 0
+
+
 def test_hooks_are_called_after_the_reservation_and_at_the_end() -> None:
     """A policy that keeps state of its own hears of its choices and of their end."""
     heard: list[tuple[str, object]] = []

@@ -44,8 +44,8 @@ def test_illegal_step_is_refused() -> None:
     """A step that the table does not allow raises and changes nothing."""
     fleet = Fleet()
     replica = fleet.join(spec("a"), 0.0)
-    with pytest.raises(ValueError, match="cannot go from joining to draining"):
-        fleet.move(replica, State.DRAINING)
+    with pytest.raises(ValueError, match="cannot go from joining to joining"):
+        fleet.move(replica, State.JOINING)
     assert replica.state is State.JOINING
 
 
@@ -67,8 +67,43 @@ def test_row_is_reused_only_after_the_last_lease() -> None:
     assert new.row != old.row
     fleet.end(old, 1.0, queued=(100.0, 5000.0), sequences=1)
     (third,) = ready(fleet, "c")
-    assert third.row == old.row
+    assert third.row == 0
     assert fleet.table[Column.REQUESTS, third.row] == 0.0
+
+
+def test_a_reused_row_is_its_new_owners() -> None:
+    """What is still to be written of the replica that left does not overwrite the one that came."""
+    for _ in range(50):
+        fleet = Fleet()
+        (old,) = ready(fleet, "a")
+        fleet.begin(old, 1.0, 1.0, 1, now=0.0)
+        fleet.move(old, State.GONE)
+        fleet.write(old, Column.CAPACITY_TOKENS, 5.0)
+        fleet.end(old, 1.0, queued=(1.0, 1.0), sequences=1)
+        fleet.write(old, Column.CAPACITY_TOKENS, 6.0)
+        (new,) = ready(fleet, "b")
+        fleet.write(new, Column.CAPACITY_TOKENS, 7.0)
+        fleet.write(old, Column.OUTPUT_TOKENS, 9.0)
+        assert fleet.table[Column.CAPACITY_TOKENS].tolist()[0] == 7.0
+        assert fleet.table[Column.OUTPUT_TOKENS, 0] == 128.0
+
+
+def test_a_replica_may_be_drained_before_it_has_answered() -> None:
+    """An operator's word may come early."""
+    fleet = Fleet()
+    replica = fleet.join(spec("a"), 0.0)
+    fleet.move(replica, State.DRAINING)
+    fleet.move(replica, State.READY)
+
+
+def test_names_that_clients_make_up_are_not_kept() -> None:
+    """Memory does not grow with unknown models."""
+    fleet = Fleet()
+    ready(fleet, "a")
+    for i in range(1000):
+        fleet.base(f"made-up-{i}")
+        fleet.pool(f"made-up-{i}")
+    assert len(fleet._bases) + len(fleet._pools) <= 2
 
 
 def test_a_change_of_role_is_a_leave_and_a_join_with_leases_kept() -> None:
@@ -100,7 +135,7 @@ def test_load_returns_to_zero() -> None:
     """What a request added is taken away again exactly, with or without a first output."""
     fleet = Fleet()
     (replica,) = ready(fleet, "a")
-    fleet.begin(replica, 33.0, 544.5, 1, now=0.0)
+    fleet.begin(replica, 33.0, 544.5, 1, now=0.0, sequences=4)
     fleet.begin(replica, 34.0, 578.0, 2, now=0.0)
     fleet.prefilled(replica, 33.0, 544.5, 4, now=1.0)
     assert fleet.table[Column.DECODING, replica.row] == 4.0
