@@ -98,13 +98,13 @@ def test_an_adapter_that_was_sent_for_counts_as_resident() -> None:
     page.max_adapters, page.running_adapters = 2, ("lora0",)
     members.joined(BACKEND, served, [page], 1.0)
     (_, replica) = next(iter(members))
-    assert replica.resident == {"lora0"}
+    assert replica.resident == frozenset({"lora0"})
     members.adapter_used(replica, "lora3")
-    assert replica.resident == {"lora0", "lora3"}
+    assert replica.resident == frozenset({"lora0", "lora3"})
     page = reading()
     page.max_adapters, page.running_adapters = 2, ("lora4",)
     members.scraped(BACKEND.endpoint, [page], 2.0)
-    assert replica.resident == {"lora3", "lora4"}
+    assert replica.resident == frozenset({"lora3", "lora4"})
 
 
 def test_drained_stays_drained_through_an_ejection() -> None:
