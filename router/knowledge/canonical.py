@@ -26,12 +26,18 @@ ID_BYTES = 4
 
 _AHEAD = ("tools", "functions", "documents", "chat_template")
 """Fields that templates render before the first message."""
+_BEFORE = ("previous_response_id", "previous_input_messages")
+"""Fields of a response that put what is not read here before its input."""
+_ALTERING = frozenset({"chat_template", "prompt_embeds", "truncate_prompt_tokens"})
+"""Fields that make the engine's prompt another than the text given, longer or shorter."""
 _BESIDE = ("name", "tool_calls", "function_call", "tool_call_id", "refusal", "reasoning", "reasoning_content")
 """Fields of a message that templates may render beside its content."""
 _TEXT = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal", "thinking": "thinking"}
 """Type of a content part -> where its text stands."""
 _MEDIA = ("image_url", "image", "source", "input_audio", "audio_url", "video_url", "file", "file_id", "uuid")
 """Where the payload of a content part that is not text stands."""
+_RENDERED = frozenset({"function_call", "function_call_output", "tool_use"})
+"""Types of items and parts that are text to the engine, about as long as their JSON."""
 _LONG = 1024
 """Texts of this many characters make a piece of their own."""
 _SHORT = 2048
@@ -51,12 +57,21 @@ class Reading(msgspec.Struct, gc=False):
     """Of all prompts, those given as token ids aside [bytes]."""
     ids: int = 0
     """Of all prompts given as token ids [tokens]."""
+    whole: bool = True
+    """The engine's prompt is this text and no more: its count of tokens tells how many bytes make one."""
 
 
 def read(body: Body) -> Reading:
     """Read one body. Never raises, whatever types its fields have."""
     fields = body.fields
     kind = body.kind
+    reading = _read(kind, fields)
+    if reading.whole and not _ALTERING.isdisjoint(fields):
+        reading.whole = all(fields.get(name) is None for name in _ALTERING)
+    return reading
+
+
+def _read(kind: Kind, fields: Mapping[str, Any]) -> Reading:
     if kind is Kind.CHAT or (kind is Kind.EMBEDDING and "messages" in fields):
         return _conversation(fields, None, fields.get("messages"))
     if kind is Kind.COMPLETION:
@@ -69,8 +84,9 @@ def read(body: Body) -> Reading:
         asked = fields.get("input")
         items = [{"role": "user", "content": asked}] if type(asked) is str else asked
         reading = _conversation(fields, fields.get("instructions"), items)
-        if fields.get("previous_response_id") is not None:
+        if any(fields.get(name) is not None for name in _BEFORE):
             reading.pieces = []  # its prompt begins with what only the replica knows
+            reading.whole = False
         return reading
     return Reading([])
 
@@ -81,9 +97,11 @@ def _prompts(prompt: object) -> Reading:
     if type(prompt) is list and prompt and type(prompt[0]) is not int:
         for index, one in enumerate(prompt):
             if not _prompt(one, reading, keyed=index == 0):
+                reading.whole = False
                 break
     else:
-        _prompt(prompt, reading, keyed=True)
+        reading.whole = _prompt(prompt, reading, keyed=True)
+    reading.whole = reading.whole and not reading.ids
     return reading
 
 
@@ -123,12 +141,14 @@ def _conversation(fields: Mapping[str, Any], system: object, messages: object) -
         if value:
             data = _json(value)
             if data is None:
+                reading.whole = False
                 return reading
             pieces.append(b"\x01%b\x02%b" % (name.encode(), data))
     whole = [{"role": "system", "content": system}, *_listed(messages)] if system else messages
     if type(whole) is list and whole and not _short(whole, reading):
         reading.anchor = b""
-        _messages(whole, reading)
+        if not _messages(whole, reading):
+            reading.whole = False
     reading.text_bytes = sum(map(len, pieces))
     return reading
 
@@ -159,23 +179,23 @@ def _short(messages: list[Any], reading: Reading) -> bool:
     return True
 
 
-def _messages(messages: list[Any], reading: Reading) -> None:
-    """Append a piece per message, up to the first doubtful one."""
+def _messages(messages: list[Any], reading: Reading) -> bool:
+    """Append a piece per message, up to the first doubtful one. False: there is one."""
     append = reading.pieces.append
     for message in messages:
         if type(message) is not dict:
-            return
+            return False
         role = message.get("role")
         content = message.get("content")
         if type(role) is not str:
-            piece = _item(message)
+            piece = _item(message, reading)
             if piece is None:
-                return
+                return False
             append(piece)
             continue
-        text = content if type(content) is str else _text(content)
+        text = content if type(content) is str else _text(content, reading)
         if text is None:
-            return
+            return False
         if len(text) < _LONG:
             piece = _encoded(f"\x01{role}\x02{text}")
         else:  # not copied once more
@@ -184,24 +204,28 @@ def _messages(messages: list[Any], reading: Reading) -> None:
         if len(message) > 2:
             extra = _beside(message)
             if extra is None:
-                return
+                return False
             piece += extra
         append(piece)
         if not reading.anchor and role == "user":
             reading.anchor = _encoded(text[:ANCHOR_CHARACTERS])
     if not reading.anchor and reading.pieces:
         reading.anchor = reading.pieces[-1][:ANCHOR_CHARACTERS]
+    return True
 
 
-def _item(item: dict[Any, Any]) -> bytes | None:
+def _item(item: dict[Any, Any], reading: Reading) -> bytes | None:
     """An item without a role (a function call, its output, reasoning): keyed by its JSON. None: doubtful."""
-    if type(item.get("type")) is not str:
+    kind = item.get("type")
+    if type(kind) is not str:
         return None
+    if kind not in _RENDERED:
+        reading.whole = False
     data = _json({key: value for key, value in item.items() if key not in _PASSING})
     return None if data is None else b"\x01\x02" + data
 
 
-def _text(content: object, *, inner: bool = False) -> str | None:
+def _text(content: object, reading: Reading, *, inner: bool = False) -> str | None:
     """Content given as parts, as templates join them; `inner`: of a tool's result. None: doubtful."""
     if content is None:
         return ""
@@ -209,14 +233,14 @@ def _text(content: object, *, inner: bool = False) -> str | None:
         return None
     texts = []
     for part in content:
-        text = part if type(part) is str else _part(part, inner=inner) if type(part) is dict else None
+        text = part if type(part) is str else _part(part, reading, inner=inner) if type(part) is dict else None
         if text is None:
             return None
         texts.append(text)
     return "\n".join(texts)
 
 
-def _part(part: dict[Any, Any], *, inner: bool) -> str | None:
+def _part(part: dict[Any, Any], reading: Reading, *, inner: bool) -> str | None:
     """One content part: its text; a stand-in of fixed length for media; else its JSON. None: doubtful."""
     kind = part.get("type")
     if type(kind) is not str:
@@ -226,8 +250,10 @@ def _part(part: dict[Any, Any], *, inner: bool) -> str | None:
         return text if type(text) is str else None
     if kind == "tool_result" and not inner:
         content = part.get("content")
-        result = content if type(content) is str else _text(content, inner=True)
+        result = content if type(content) is str else _text(content, reading, inner=True)
         return None if result is None else f"\x03{kind}\x02{result}"
+    if kind not in _RENDERED:
+        reading.whole = False  # what follows takes room that its bytes do not tell
     for name in _MEDIA:
         payload = part.get(name)
         if payload is not None:

@@ -29,7 +29,8 @@ class Prompt(msgspec.Struct, gc=False):
     anchor: int
     """Hash of the adapter and the first 100 characters that the user wrote."""
     text_bytes: int
-    """Bytes behind `tokens`, to be told to `observe`; 0 where token ids were given [bytes]."""
+    """To be told to `observe`; 0 where the engine's count is not of this text alone: token ids, media, a prompt that
+    begins with a stored response [bytes]."""
 
 
 class TextLens:
@@ -50,7 +51,7 @@ class TextLens:
         keys = self.boundaries.keys(root, pieces, sum(map(len, pieces))) if pieces else []
         anchor = reading.anchor if adapter is None else adapter.encode("utf-8", "replace") + b"\x00" + reading.anchor
         tokens, block_tokens = self._tokens(model, reading)
-        text_bytes = 0 if reading.ids else reading.text_bytes
+        text_bytes = reading.text_bytes if reading.whole else 0
         return Prompt(keys, tokens, block_tokens, _hash(anchor), text_bytes)
 
     def _tokens(self, model: str, reading: canonical.Reading) -> tuple[int, float]:

@@ -268,3 +268,40 @@ def test_tokens_follow_what_the_engine_counts() -> None:
     prompt = lens.read(body("/v1/completions", prompt=LONG), "m", None)
     assert prompt.tokens == pytest.approx(1350, rel=0.05)
     assert prompt.block_tokens == pytest.approx(256, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v1/responses", {"input": LONG, "previous_response_id": "resp_1"}),
+        ("/v1/responses", {"input": LONG, "previous_input_messages": [user(LONG)]}),
+        ("/v1/responses", {"input": [user(LONG), {"type": "reasoning", "encrypted_content": LONG}]}),
+        ("/v1/chat/completions", {"messages": [user([{"type": "image_url", "image_url": {"url": "data:a"}}])]}),
+        ("/v1/chat/completions", {"messages": [user([{"type": "text", "text": LONG}, {"type": "other", "x": 1}])]}),
+        ("/v1/chat/completions", {"messages": [user(LONG)], "chat_template": "{{ messages }}" * 99}),
+        ("/v1/chat/completions", {"messages": [user(LONG)], "truncate_prompt_tokens": 10}),
+        ("/v1/chat/completions", {"messages": [user(LONG), 7]}),
+        ("/v1/messages", {"messages": [user([{"type": "tool_result", "content": [{"type": "image", "source": {}}]}])]}),
+        ("/v1/completions", {"prompt": LONG, "prompt_embeds": "AAAA"}),
+        ("/v1/completions", {"prompt": [1, 2, 3]}),
+        ("/v1/embeddings", {"input": [LONG, [1, 2, 3]]}),
+        ("/v1/embeddings", {"input": [LONG, 3]}),
+    ],
+)
+def test_what_the_engine_counts_otherwise_teaches_nothing(path: str, fields: dict[str, Any]) -> None:
+    """Where a prompt is not its text alone, its tokens say nothing of bytes per token, yet they are estimated."""
+    prompt = read(path, **fields)
+    assert prompt.text_bytes == 0
+    assert prompt.tokens >= 3
+
+
+def test_text_beside_messages_teaches() -> None:
+    """Tools, calls and their results are text to the engine."""
+    tools = [{"type": "function", "function": {"name": "f", "description": LONG}}]
+    result = {"type": "tool_result", "tool_use_id": "1", "content": [{"type": "text", "text": LONG}]}
+    done = {"type": "function_call_output", "call_id": "1", "output": LONG}
+    assert chat(user(LONG), tools=tools, chat_template=None).text_bytes > 5400
+    call = {"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "f", "input": {"a": LONG}}]}
+    assert read("/v1/messages", messages=[user(LONG), call, user([result])]).text_bytes > 8100
+    assert read("/v1/responses", input=[user(LONG), done]).text_bytes > 5400
+    assert read("/v1/completions", prompt=[LONG, LONG]).text_bytes == 5400
