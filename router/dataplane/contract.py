@@ -89,9 +89,11 @@ class Exchange(Protocol):
     """One accepted request on its way: where it goes now, and everything that is learnt of it.
 
     The data plane calls `body_sent` when the first upstream body byte of an attempt is written, `replied` when the
-    response head is in, `first_output` at the first SSE data event that carries no error (streams only), `head` and
-    `tail` with the first and the last bytes of the body, `failed` when an attempt fails (after which `replied` and
-    what follows it may come again), and `settle` exactly once.
+    response head is in, `first_output` at the first SSE data event that carries no error and does not just open the
+    stream (streams only), `head` and `tail` with the first and the last bytes of the body, `failed` when an attempt
+    fails before any of its reply was relayed (`replied` and what follows it may then come again; of an attempt that
+    failed nothing but `body_sent` and `replied` was reported), `streamed` when a relayed stream is over, and `settle`
+    exactly once.
     """
 
     endpoint: Endpoint
@@ -111,6 +113,11 @@ class Exchange(Protocol):
     def head(self, data: bytes) -> None:
         """The first bytes of a 2xx reply's body (1 KiB, or the whole of a shorter one), without framing; not when it
         is compressed."""
+        ...
+
+    def streamed(self, pieces: int) -> None:
+        """A stream is over, whole or not; just before `tail` and `settle`. `pieces`: the segments in which it came,
+        from that of the first output on (that one included; 0 when there was no output)."""
         ...
 
     def tail(self, data: bytes, streaming: bool) -> None:

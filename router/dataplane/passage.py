@@ -11,6 +11,7 @@ from kvroute.router.dataplane.tail import HEAD_BYTES, FirstOutput, Tail
 
 _RAW, _UNWRAP, _WRAP = range(3)
 """How body bytes change: not at all, chunks taken off (HTTP/1.0), chunks put on (the body ends with its connection)."""
+_LAST_CHUNK = b"0\r\n\r\n"
 _NEAR_BYTES = 1200
 """How far into a segment the first bytes and the first output are looked for first."""
 
@@ -20,6 +21,7 @@ class Passage:
 
     __slots__ = (
         "_begin",
+        "_early",
         "_exchange",
         "_first",
         "_found",
@@ -27,6 +29,7 @@ class Passage:
         "_holding",
         "_inspects",
         "_recode",
+        "_segments",
         "_tail",
         "_waiting",
         "clean",
@@ -57,6 +60,9 @@ class Passage:
         """The first output is in, and has not been told yet."""
         self._first = FirstOutput() if streaming and not opaque else None
         self._inspects = streaming or ends or self._recode != _RAW
+        self._segments = 0
+        self._early = 0
+        """Segments that came before the first output."""
         self.head = b""
         """The head to send in front of the first bytes; the one who made the passage sets it."""
         self.ended = False
@@ -84,12 +90,18 @@ class Passage:
         """The client knows the body's length."""
         return type(self._framing) is Counted
 
+    @property
+    def pieces(self) -> int:
+        """Segments that came, from that of a stream's first output on."""
+        return 0 if self._waiting else self._segments - self._early
+
     def carry(self, data: bytes, position: int, start: int) -> bytes:
         """Follow a segment whose body bytes begin at `position`; returns what the client gets of it from `start` on.
 
         Raises:
             FramingError: the replica breaks the framing it announced.
         """
+        self._segments += 1
         framing = self._framing
         tail = self._tail
         mark = framing.mark() if tail is not None and type(framing) is Chunked else None
@@ -105,6 +117,8 @@ class Passage:
             self._see(payload)
         if end >= 0:
             self.ended = True
+            if end - position == len(_LAST_CHUNK) and type(framing) is Chunked:
+                self._segments -= 1
             if end < len(data):
                 data = data[:end]
                 self.clean = False
@@ -123,7 +137,7 @@ class Passage:
         self.ended = True
         self._tell()
         head, self.head = self.head, b""
-        return head + b"0\r\n\r\n" if self._recode == _WRAP else head
+        return head + _LAST_CHUNK if self._recode == _WRAP else head
 
     def tail(self) -> bytes | None:
         """The body's last bytes, where they are of use."""
@@ -175,6 +189,7 @@ class Passage:
         if self._found:
             self._exchange.first_output(monotonic())
             self._waiting = self._found = False
+            self._early = self._segments - 1
             self._first = None
         self._inspects = self._waiting or self._begin is not None or self._recode != _RAW
 

@@ -71,7 +71,6 @@ class Relay:
 
     def attempt(self, fresh: bool = False) -> None:
         """Try the endpoint that the exchange names now; `fresh`: not on a connection that was kept."""
-        self._passage = None
         pool = self._pool = self._plane.pool(self._exchange.endpoint)
         upstream = None if fresh else pool.take()
         if upstream is not None:
@@ -109,6 +108,7 @@ class Relay:
             upstream.transport.pause_reading()
 
     def _failed(self, failure: Failure) -> None:
+        self._passage = None
         reply = self._exchange.failed(failure, monotonic())
         if reply is None:
             self.attempt(fresh=failure is Failure.STALE)
@@ -235,9 +235,7 @@ class Relay:
                 self._pool.give(upstream, now)
             else:
                 upstream.abort()
-        if tail is not None:
-            self._exchange.tail(tail, self._streaming)
-        self._settle(Outcome.COMPLETED, now)
+        self._settle(Outcome.COMPLETED, now, tail)
         self._caller.finished(self._keep, now)
 
     def _switch(self, reply: ReplyHead, data: bytes, position: int) -> None:
@@ -290,7 +288,12 @@ class Relay:
             self._upstream.abort()
             self._upstream = None
 
-    def _settle(self, outcome: Outcome, now: float) -> None:
+    def _settle(self, outcome: Outcome, now: float, tail: bytes | None = None) -> None:
         self._over = True
         self._plane.counters.relays -= 1
-        self._exchange.settle(outcome, now)
+        exchange = self._exchange
+        if self._streaming and self._passage is not None:
+            exchange.streamed(self._passage.pieces)
+        if tail is not None:
+            exchange.tail(tail, self._streaming)
+        exchange.settle(outcome, now)

@@ -144,6 +144,7 @@ class Journey:
         self.outcomes: list[Outcome] = []
         self.first = b""
         self.last = b""
+        self.pieces: list[int] = []
         self.failures: list[Failure] = []
         self.done = asyncio.Event()
         self._next = endpoints[1:]
@@ -160,6 +161,11 @@ class Journey:
     def head(self, data: bytes) -> None:
         assert not self.first
         self.first = data
+
+    def streamed(self, pieces: int) -> None:
+        assert not self.last
+        assert not self.outcomes
+        self.pieces.append(pieces)
 
     def tail(self, data: bytes, streaming: bool) -> None:
         self.last = data
@@ -269,6 +275,7 @@ class Stage:
         await reached(lambda: not self.plane.clients)
         for journey in self.director.journeys:
             assert len(journey.outcomes) == 1, f"settled {len(journey.outcomes)} times: {journey.notes}"
+            assert len(journey.pieces) <= 1
         assert self.plane.counters.relays == 0
         assert self.plane.counters.body_bytes == 0
         assert self.plane.counters.open_connections == 0

@@ -217,6 +217,46 @@ async def test_notes_first_output_and_the_tail_of_a_stream(stage: Stage, client:
     assert journey.last.endswith(b'data: {"usage": 1}\n\ndata: [DONE]\n\n')
 
 
+@pytest.mark.parametrize("ending", ["whole", "last chunk apart", "cut", "client gone"])
+async def test_counts_the_pieces_of_a_stream(stage: Stage, client: Wire, replica: Replica, ending: str) -> None:
+    """Segments are counted from that of the first output on, however the stream ends; a bare last chunk is none."""
+    await client.send(WHOLE)
+    upstream = await replica.accept()
+    await upstream.message()
+    pieces = [SSE, chunk(b": early\n\n")] + [chunk(b"data: %d\n\n" % number) for number in range(4)]
+    for piece in pieces:
+        await upstream.send(piece)
+        if piece is not SSE:
+            await client.until(piece)
+    if ending == "whole":
+        await upstream.send(chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+    elif ending == "last chunk apart":
+        await upstream.send(b"0\r\n\r\n")
+    elif ending == "cut":
+        upstream.abort()
+    else:
+        client.abort()
+    await stage.director.journey.settled()
+    assert stage.director.journey.pieces == [5 if ending == "whole" else 4]
+
+
+async def test_counts_no_pieces_where_there_is_no_stream(stage: Stage, client: Wire, replica: Replica) -> None:
+    """A whole reply reports none; a stream without output reports zero, also when its client leaves before."""
+    await client.send(WHOLE)
+    upstream = await replica.accept()
+    await upstream.message()
+    await upstream.send(OK)
+    await client.exactly(len(OK))
+    assert stage.director.journey.pieces == []
+    await client.send(WHOLE)
+    await upstream.message()
+    await upstream.send(SSE, chunk(b": early\n\n"))
+    await client.until(b"early")
+    client.abort()
+    await stage.director.journey.settled()
+    assert stage.director.journey.pieces == [0]
+
+
 @pytest.mark.parametrize(
     ("method", "reply"),
     [
