@@ -33,7 +33,8 @@ def read_backends(path: Path) -> list[Backend]:
 
 
 class BackendsFile:
-    """Follows a file. A version that cannot be read is logged and the last good one stays in force."""
+    """Follows a file. A version that cannot be read, or names nobody where one before did, is logged and the last good
+    one stays in force: files are caught half-written, and a list that nobody is on sends every replica away."""
 
     def __init__(self, path: Path, on_change: Callable[[list[Backend]], None], interval: float = 2.0) -> None:
         """`on_change` gets the whole new list; `interval` is the time between looks [seconds]."""
@@ -41,12 +42,15 @@ class BackendsFile:
         self._on_change = on_change
         self._interval = interval
         self._stamp: tuple[int, int, int] | None = None
+        self._named = False
+        """The version in force names backends."""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> list[Backend]:
         """Read it now and follow it from here on. Raises ConfigError when this first reading fails."""
         self._stamp = _stamp(self._path)
         backends = read_backends(self._path)
+        self._named = bool(backends)
         self._task = run_in_background(self._follow(), f"follow {self._path}")
         return backends
 
@@ -70,6 +74,10 @@ class BackendsFile:
             except ConfigError as error:
                 log.error("%s; the backends stay as they were", error)
                 continue
+            if self._named and not backends:
+                log.error("%s names no backend; the backends stay as they were", self._path)
+                continue
+            self._named = bool(backends)
             log.info("%s changed: %d backends", self._path, len(backends))
             self._on_change(backends)
 

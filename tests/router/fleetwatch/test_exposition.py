@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -142,4 +143,7 @@ def test_a_restart_shows_by_start_time_or_by_totals() -> None:
     assert not restarted(before, [Reading()])
     assert not restarted(before, [Reading(rank=1, prompt_tokens=3.0)])
     assert not restarted([], before)
+    assert not restarted([Reading(queue_seconds=1e5)], [Reading(queue_seconds=math.nextafter(1e5, 0.0))])
+    assert restarted([Reading(queue_seconds=1e5)], [Reading(queue_seconds=1e5 - 1.0)])
+    assert restarted([Reading(prompt_tokens=1e9)], [Reading(prompt_tokens=1e9 - 1.0)])
     assert not restarted([Reading(running=5.0, kv_usage=0.5)], [Reading(running=0.0, kv_usage=0.0)])

@@ -58,3 +58,26 @@ async def test_a_bad_file_at_the_start_stops_it(tmp_path: Path) -> None:
     """A router must not begin with a fleet that nobody meant."""
     with pytest.raises(ConfigError):
         BackendsFile(tmp_path / "missing", lambda backends: None).start()
+
+
+async def test_a_version_that_names_nobody_is_no_fleet(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file caught empty, or with its comments only, sends nobody away; one that was empty from the start may fill."""
+    path = tmp_path / "backends"
+    path.write_text("# our rack\n")
+    told: asyncio.Queue[list[Backend]] = asyncio.Queue()
+    follower = BackendsFile(path, told.put_nowait, interval=0.01)
+    assert follower.start() == []
+    path.write_text("# our rack\nhttp://a:1\n")
+    async with asyncio.timeout(10.0):
+        assert len(await told.get()) == 1
+    with caplog.at_level(logging.ERROR):
+        for half in ("", "# our rack, rewritten\n"):
+            caplog.clear()
+            path.write_text(half)
+            await until(lambda: bool(caplog.records))
+            assert "names no backend; the backends stay as they were" in caplog.text
+    assert told.empty()
+    path.write_text("http://b:2\n")
+    async with asyncio.timeout(10.0):
+        assert [backend.endpoint.name for backend in await told.get()] == ["b:2"]
+    await follower.close()
