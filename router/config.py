@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import yaml
@@ -64,7 +66,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     backends: tuple[str, ...] = ()
     """Engines to route to: `URL[,role=R][,model=M][,slots=N][,label.K=V]` each."""
     backends_file: str | None = None
-    """One backend a line; read again when it changes."""
+    """One backend a line; read again when it changes. A version that names nobody after one that did is ignored."""
     policy: str | PolicySpec = "latency"
     """A policy's name, or a mapping with its `name` and `options`."""
     scorers: tuple[ScorerSpec, ...] = ()
@@ -88,7 +90,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Header with the client's session key, for policies that use one."""
     replica_header: bool = False
     """Name the replica in each response as X-Kvroute-Replica."""
-    seed: int = 0
+    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Of the generator that policies draw from."""
 
     def policy_spec(self) -> PolicySpec:
@@ -122,8 +124,21 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError(f"text_block_bytes: {self.text_block_bytes} is out of range; use 16 to 65536")
         if not 0.0 <= self.retry_share <= 1.0:
             raise ConfigError(f"retry_share: {self.retry_share} is out of range; use 0 to 1")
+        for key, value in _numbers(self):
+            if not math.isfinite(value):
+                raise ConfigError(f"{key}: {value} is not a number that can be used")
         self.backend_list()
         return self
+
+
+def _numbers(settings: msgspec.Struct, prefix: str = "") -> Iterator[tuple[str, float]]:
+    """(key, value) of every setting that is a float."""
+    for name in settings.__struct_fields__:
+        value = getattr(settings, name)
+        if isinstance(value, msgspec.Struct):
+            yield from _numbers(value, f"{prefix}{name}.")
+        elif isinstance(value, float):
+            yield prefix + name, value
 
 
 def load(path: Path | None, overrides: dict[str, Any]) -> Config:

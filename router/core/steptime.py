@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated, TypeAlias
+
 import msgspec
+
+Cost: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=60)]
+"""Seconds that a step, or a prefill token, takes: never nothing, or every prompt would be free."""
+Extra: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=60)]
+"""Seconds that may be nothing."""
 
 
 class StepTime(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -11,17 +18,17 @@ class StepTime(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     The default is an 8B model on an H100. Live replicas need no better: a learned factor per replica multiplies it.
     """
 
-    c0: float = 6e-3
+    c0: Cost = 6e-3
     """Seconds a step."""
-    c1: float = 20e-6
+    c1: Extra = 20e-6
     """Seconds per sequence in the batch."""
-    c2: float = 24e-9
+    c2: Extra = 24e-9
     """Seconds per KV token read by decodes."""
-    c3: float = 22e-6
+    c3: Cost = 22e-6
     """Seconds per prefill token."""
-    c4: float = 1e-9
+    c4: Extra = 1e-9
     """Seconds per (token x token) of attention."""
-    budget: int = 2048
+    budget: Annotated[int, msgspec.Meta(gt=0)] = 2048
     """`max_num_batched_tokens`."""
 
     def seconds_per_token(self, decoding: float, kv_tokens: float) -> float:

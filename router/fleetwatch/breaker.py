@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import enum
+from typing import Annotated
 
 import msgspec
+
+from kvroute.router.dataplane.limits import Count, Seconds
 
 
 class State(enum.Enum):
@@ -22,15 +25,15 @@ class State(enum.Enum):
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Settings of a breaker; times in seconds."""
 
-    failures: int = 3
+    failures: Count = 3
     """Consecutive failures that eject."""
-    base: float = 0.5
+    base: Seconds = 0.5
     """First wait after an ejection; doubles with each failed trial or early relapse."""
-    cap: float = 10.0
+    cap: Seconds = 10.0
     """Longest wait."""
-    starting_cap: float = 1.0
+    starting_cap: Seconds = 1.0
     """Longest wait between looks at an endpoint that has never answered."""
-    probation: float = 10.0
+    probation: Annotated[float, msgspec.Meta(ge=0)] = 10.0
     """After a recovery one failure of a request within this time ejects again."""
 
 

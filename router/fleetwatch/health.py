@@ -6,10 +6,12 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from typing import Annotated
 
 import msgspec
 
 from kvroute.router.dataplane.contract import Endpoint
+from kvroute.router.dataplane.limits import Seconds
 from kvroute.router.fleetwatch.background import run_in_background
 from kvroute.router.fleetwatch.breaker import Breaker, Limits, State
 from kvroute.router.fleetwatch.engine_client import EngineClient, Unreachable
@@ -18,13 +20,13 @@ from kvroute.router.fleetwatch.engine_client import EngineClient, Unreachable
 class HealthSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Times in seconds."""
 
-    interval: float = 2.0
+    interval: Seconds = 2.0
     """Time between checks of an endpoint that is well."""
-    timeout: float = 5.0
+    timeout: Seconds = 5.0
     """Generous: an engine that tokenises long prompts answers late, but is not dead."""
-    path: str = "/health"
+    path: Annotated[str, msgspec.Meta(pattern="^/[!-~]*$")] = "/health"
     """What is asked for; 200 means well."""
-    per_second: float = 50.0
+    per_second: Annotated[float, msgspec.Meta(gt=0)] = 50.0
     """Checks a second over the whole fleet; failed requests have an endpoint checked at once all the same."""
     limits: Limits = Limits()
 

@@ -7,11 +7,12 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 
 from kvroute.router.dataplane.contract import Endpoint
+from kvroute.router.dataplane.limits import Seconds
 from kvroute.router.fleetwatch.background import run_in_background
 from kvroute.router.fleetwatch.engine_client import EngineClient, Unreachable
 from kvroute.router.fleetwatch.exposition import Reading, parse_metrics, restarted
@@ -34,13 +35,13 @@ class ScrapeSink(Protocol):
 class ScrapeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Times in seconds."""
 
-    interval: float = 1.0
+    interval: Seconds = 1.0
     """Time between reads of one engine's `/metrics`."""
-    timeout: float = 2.0
+    timeout: Seconds = 2.0
     """Longest wait for a page."""
-    slowest: float = 15.0
+    slowest: Seconds = 15.0
     """Longest wait between tries at an engine whose `/metrics` fails."""
-    per_second: float = 100.0
+    per_second: Annotated[float, msgspec.Meta(gt=0)] = 100.0
     """Scrapes a second over the whole fleet: a large fleet is read less often rather than at any cost."""
 
 

@@ -12,6 +12,7 @@ from typing import Protocol
 import msgspec
 
 from kvroute.router.dataplane.contract import Endpoint
+from kvroute.router.dataplane.limits import Seconds
 from kvroute.router.fleetwatch.backend import Backend
 from kvroute.router.fleetwatch.background import run_in_background
 from kvroute.router.fleetwatch.engine_client import EngineClient, Unreachable
@@ -57,11 +58,11 @@ class WatchSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     health: HealthSettings = HealthSettings()
     scrape: ScrapeSettings = ScrapeSettings()
-    discover_every: float = 30.0
+    discover_every: Seconds = 30.0
     """Time between looks at `/v1/models` of an engine that serves."""
-    discover_timeout: float = 5.0
+    discover_timeout: Seconds = 5.0
     """Longest wait for `/v1/models`."""
-    discover_retry: float = 0.25
+    discover_retry: Seconds = 0.25
     """First wait after `/v1/models` failed at an engine whose `/health` is good; doubles up to 5 s."""
 
 

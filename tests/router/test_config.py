@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kvroute.router.config import Config, load
+from kvroute.router.config import Config, _numbers, load
 from kvroute.router.errors import ConfigError
 from kvroute.scorers.plugins import PolicySpec, ScorerSpec
 
 ONE = ["http://127.0.0.1:8000"]
+FLOATS = [key for key, _ in _numbers(Config()) if key.startswith(("watch.", "step."))]
+MAY_BE_ZERO = {"watch.health.limits.probation", "step.c1", "step.c2", "step.c4"}
 
 
 def test_one_backend_is_enough() -> None:
@@ -48,12 +52,30 @@ def test_scorers_with_weights(tmp_path: Path) -> None:
         ({"backends": ONE, "text_block_bytes": 1}, r"^text_block_bytes"),
         ({"backends": ONE, "retry_share": 2.0}, r"^retry_share"),
         ({"backends": ONE + ONE}, r"^backends: .* twice"),
+        ({"backends": ONE, "seed": -1}, r"^seed: Expected `int` >= 0"),
+        ({"backends": ONE, "limits.stall_seconds": math.inf}, r"^limits\.stall_seconds: inf"),
+        ({"backends": ONE, "watch.health.path": "health"}, r"^watch\.health\.path: "),
+        ({"backends": ONE, "watch.health.limits.failures": 0}, r"^watch\.health\.limits\.failures: "),
+        ({"backends": ONE, "step.budget": 0}, r"^step\.budget: "),
     ],
 )
 def test_faults_name_their_key(tree: dict[str, Any], says: str) -> None:
     """The message begins with the exact key."""
     with pytest.raises(ConfigError, match=says):
         load(None, tree)
+
+
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("key", FLOATS)
+def test_no_float_of_the_watch_or_the_step_model_is_unchecked(key: str, value: float) -> None:
+    """What is negative or no finite number stops the start, by its key; so does a pause or a rate of zero."""
+    with pytest.raises(ConfigError, match=f"^{re.escape(key)}: "):
+        load(None, {"backends": ONE, key: value})
+    if key in MAY_BE_ZERO:
+        load(None, {"backends": ONE, key: 0.0})
+    else:
+        with pytest.raises(ConfigError, match=f"^{re.escape(key)}: "):
+            load(None, {"backends": ONE, key: 0.0})
 
 
 @pytest.mark.parametrize("text", ["- 1", "a: [", "\x00"])
