@@ -246,20 +246,19 @@ class Client(asyncio.Protocol):
             _log.exception("handling a request failed")
             self.refuse(refusal(500, "internal error"))
             return
-        if type(result) is not Reply and hasattr(result, "__await__"):
+        if hasattr(result, "__await__"):
             self._task = asyncio.ensure_future(cast("Awaitable[Reply | Exchange]", result))
             self._task.add_done_callback(self._handled)
-        else:
-            self._proceed(result)
-
-    def _proceed(self, result: Reply | Exchange) -> None:
-        if isinstance(result, Reply):
+        elif type(result) is Reply:  # isinstance takes 0.1 us on a Struct
             self.answer(result)
         else:
-            assert self._request is not None
-            relay = Relay(self, self._request, result, self._server)
-            self._carrier = relay
-            relay.attempt()
+            self._relay(result)
+
+    def _relay(self, exchange: Exchange) -> None:
+        assert self._request is not None
+        relay = Relay(self, self._request, exchange, self._server)
+        self._carrier = relay
+        relay.attempt()
 
     def _handled(self, task: asyncio.Future[Reply | Exchange]) -> None:
         """What had to be awaited is there, or failed, or came too late."""
@@ -271,12 +270,15 @@ class Client(asyncio.Protocol):
             _log.error("handling a request failed", exc_info=error)
             if self.state is _BUSY:
                 self.refuse(refusal(500, "internal error"))
-        elif self.state is _BUSY:
-            self._proceed(task.result())
-        else:
-            result = task.result()
+            return
+        result = task.result()
+        if self.state is not _BUSY:
             if not isinstance(result, Reply):
                 result.settle(Outcome.ABORTED, monotonic())
+        elif isinstance(result, Reply):
+            self.answer(result)
+        else:
+            self._relay(result)
 
     def answer(self, reply: Reply) -> None:
         """Send an answer of our own, then read on or close."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Awaitable, Sequence
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, final
 
 import msgspec
 
@@ -36,6 +36,7 @@ class Head(msgspec.Struct, gc=False):
         return None
 
 
+@final
 class Reply(msgspec.Struct, gc=False):
     """A whole answer that the router gives itself."""
 
