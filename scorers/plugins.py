@@ -128,7 +128,7 @@ def _arguments(
         raise PluginError(f"{where} is not callable", distribution=distribution)
     parameters = {
         parameter.name: parameter
-        for parameter in inspect.signature(factory).parameters.values()
+        for parameter in _signature(where, factory, distribution).parameters.values()
         if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
     }
     for option in options:
@@ -145,12 +145,19 @@ def _arguments(
     }
 
 
+def _signature(where: str, factory: Callable[..., Any], distribution: str) -> inspect.Signature:
+    try:
+        return inspect.signature(factory)
+    except (ValueError, TypeError) as error:  # of a callable written in C, or that states a wrong one
+        raise PluginError(f"{where}: its parameters cannot be read: {error}", distribution=distribution) from error
+
+
 def _hints(where: str, factory: Any, distribution: str) -> dict[str, Any]:
     annotated: Any = factory.__init__ if inspect.isclass(factory) else factory
     try:
         return typing.get_type_hints(annotated)
-    except NameError as error:
-        raise PluginError(f"{where}: its annotations cannot be read: {error}", distribution=distribution) from error
+    except Exception as error:  # annotations are code of the plugin, run here
+        raise _failed(f"{where}: its annotations cannot be read", error, distribution) from error
 
 
 def _convert(where: str, value: Any, hint: Any, distribution: str) -> Any:

@@ -49,6 +49,23 @@ class Unreadable:
     def __init__(self, *, size: NotImported = 1): ...
     def seconds(self, request, candidates, now): ...
 
+class Garbled:
+    part = "cost"
+    def __init__(self, *, size: "int |", other: "np.nothing" = 1): ...
+    def seconds(self, request, candidates, now): ...
+
+class Divided:
+    part = "cost"
+    def __init__(self, *, size: "1 / 0" = 1): ...
+    def seconds(self, request, candidates, now): ...
+
+class Misstated:
+    part = "cost"
+    __signature__ = "size"
+    def seconds(self, request, candidates, now): ...
+
+in_c = iter
+
 class Chooser:
     def choose(self, request, candidates, now, rng):
         return 99
@@ -62,6 +79,10 @@ no-part = theirs:NoPart
 wrong-part = theirs:WrongPart
 failing = theirs:Failing
 unreadable = theirs:Unreadable
+garbled = theirs:Garbled
+divided = theirs:Divided
+misstated = theirs:Misstated
+in-c = theirs:in_c
 missing = theirs:Missing
 broken = theirs_broken:Broken
 number = theirs:number
@@ -137,6 +158,10 @@ def test_options_arrive_as_their_annotations_say() -> None:
         ("good", {"size": -1}, "scorer 'good' (their-package) refuses its options: ValueError: size must not"),
         ("failing", {"size": 1}, "scorer 'failing' (their-package) has no option 'size'; it has none"),
         ("unreadable", {"size": 1}, "scorer 'unreadable' (their-package): its annotations cannot be read: "),
+        ("garbled", {"size": 1}, "scorer 'garbled' (their-package): its annotations cannot be read: SyntaxError: "),
+        ("divided", {"size": 1}, "scorer 'divided' (their-package): its annotations cannot be read: ZeroDivisionError"),
+        ("misstated", {}, "scorer 'misstated' (their-package): its parameters cannot be read: "),
+        ("in-c", {"size": 1}, "scorer 'in-c' (their-package): its parameters cannot be read: "),
         ("no-part", {}, "scorer 'no-part' (their-package) needs an attribute part and a method seconds"),
         ("wrong-part", {}, "scorer 'wrong-part' (their-package): part must be 'start' or 'cost', not 'end'"),
         ("missing", {}, "scorer 'missing' (their-package) cannot be loaded: AttributeError: "),
