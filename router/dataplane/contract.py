@@ -122,7 +122,8 @@ class Exchange(Protocol):
         ...
 
     def tail(self, data: bytes, streaming: bool) -> None:
-        """The last bytes of a 2xx reply's body (at most 8 KiB), just before a COMPLETED settle."""
+        """The last bytes of a 2xx reply's body (at most 8 KiB), just before a COMPLETED settle; those of a stream only
+        where `"usage":` may stand in them."""
         ...
 
     def failed(self, failure: Failure, now: float) -> Reply | None:

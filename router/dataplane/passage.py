@@ -30,6 +30,7 @@ class Passage:
         "_inspects",
         "_recode",
         "_segments",
+        "_streaming",
         "_tail",
         "_waiting",
         "clean",
@@ -55,7 +56,7 @@ class Passage:
             self._recode = _RAW if old else _WRAP
         self._begin = b"" if ends else None
         self._tail = Tail() if ends else None
-        self._holding = self._waiting = streaming
+        self._streaming = self._holding = self._waiting = streaming
         self._found = False
         """The first output is in, and has not been told yet."""
         self._first = FirstOutput() if streaming and not opaque else None
@@ -141,7 +142,10 @@ class Passage:
 
     def tail(self) -> bytes | None:
         """The body's last bytes, where they are of use."""
-        return None if self._tail is None else self._tail.read()
+        tail = self._tail
+        if tail is None or (self._streaming and not tail.may_tell_usage()):
+            return None
+        return tail.read()
 
     def _headed(self, data: bytes) -> bytes:
         data = self.head + data

@@ -58,12 +58,8 @@ def test_keeps_the_end_of_a_counted_body(pieces: list[bytes]) -> None:
     assert tail.read() == b"".join(pieces)[-TAIL_BYTES:]
 
 
-@given(st.lists(st.integers(1, 20_000), max_size=20), st.lists(st.integers(1, 9000), min_size=1, max_size=9))
-def test_keeps_the_end_of_a_chunked_body(chunks: list[int], sizes: list[int]) -> None:
-    """The tail comes without framing, and is at least nearly as long as asked."""
-    payloads = [bytes([65 + number % 26]) * size for number, size in enumerate(chunks)]
-    data = b"".join(b"%x\r\n%b\r\n" % (len(payload), payload) for payload in payloads) + b"0\r\n\r\n"
-    body = b"".join(payloads)
+def _fed(data: bytes, sizes: list[int]) -> Tail:
+    """A tail that was given a chunked body in segments of these sizes, in turn."""
     framing, tail = Chunked(), Tail()
     position = 0
     while position < len(data):
@@ -74,7 +70,43 @@ def test_keeps_the_end_of_a_chunked_body(chunks: list[int], sizes: list[int]) ->
                 framing.feed(piece, 0, None)
                 tail.keep(piece, 0, mark)
             position += size
+    return tail
+
+
+@given(st.lists(st.integers(1, 20_000), max_size=20), st.lists(st.integers(1, 9000), min_size=1, max_size=9))
+def test_keeps_the_end_of_a_chunked_body(chunks: list[int], sizes: list[int]) -> None:
+    """The tail comes without framing, and is at least nearly as long as asked."""
+    payloads = [bytes([65 + number % 26]) * size for number, size in enumerate(chunks)]
+    data = b"".join(b"%x\r\n%b\r\n" % (len(payload), payload) for payload in payloads) + b"0\r\n\r\n"
+    body = b"".join(payloads)
+    tail = _fed(data, sizes)
     read = tail.read()
     assert body.endswith(read)
     assert len(read) <= TAIL_BYTES
     assert len(read) >= min(len(body), TAIL_BYTES // 2)
+
+
+@given(
+    st.lists(st.binary(min_size=8, max_size=300), max_size=60).map(b"".join),
+    st.lists(st.integers(8, 600), min_size=1),
+    st.lists(st.integers(1, 9000), min_size=1, max_size=9),
+    st.integers(0, 2000),
+)
+def test_usage_at_the_end_is_never_overlooked(filler: bytes, chunks: list[int], sizes: list[int], rest: int) -> None:
+    """Whatever chunks and segments cut `"usage":`, it is seen that it may be there."""
+    body = filler + b'"usage":' + b" " * rest
+    data, position, turn = b"", 0, 0
+    while position < len(body):
+        payload = body[position : position + chunks[turn % len(chunks)]]
+        data += b"%x\r\n%b\r\n" % (len(payload), payload)
+        position += len(payload)
+        turn += 1
+    tail = _fed(data + b"0\r\n\r\n", sizes)
+    assert b'"usage":' in tail.read()
+    assert tail.may_tell_usage()
+
+
+def test_a_stream_without_usage_is_known_from_its_framed_bytes() -> None:
+    """Events that tell no usage need not be taken out of their chunks."""
+    assert not _fed(b"9\r\ndata: 1\n\n\r\n" * 3000 + b"0\r\n\r\n", [700]).may_tell_usage()
+    assert not Tail().may_tell_usage()
