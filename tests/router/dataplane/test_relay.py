@@ -217,6 +217,23 @@ async def test_notes_first_output_and_the_tail_of_a_stream(stage: Stage, client:
     assert journey.last.endswith(b'data: {"usage": 1}\n\ndata: [DONE]\n\n')
 
 
+async def test_the_events_that_open_a_stream_are_relayed_but_are_no_output(
+    stage: Stage, client: Wire, replica: Replica
+) -> None:
+    """The client gets `response.created` as soon as it comes; the first output is what the engine makes later."""
+    await client.send(WHOLE)
+    upstream = await replica.accept()
+    await upstream.message()
+    opening = chunk(b'event: response.created\ndata: {"response": {"id": "resp_1", "error": null}}\n\n')
+    await upstream.send(SSE + opening)
+    assert await client.exactly(len(SSE) + len(opening)) == SSE + opening
+    assert "first_output" not in stage.director.journey.notes
+    added = chunk(b'event: response.output_item.added\ndata: {"output_index": 0}\n\n')
+    await upstream.send(added)
+    assert await client.exactly(len(added)) == added
+    assert stage.director.journey.notes[-1] == "first_output"
+
+
 @pytest.mark.parametrize("ending", ["whole", "last chunk apart", "cut", "client gone"])
 async def test_counts_the_pieces_of_a_stream(stage: Stage, client: Wire, replica: Replica, ending: str) -> None:
     """Segments are counted from that of the first output on, however the stream ends; a bare last chunk is none."""
