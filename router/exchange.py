@@ -30,7 +30,7 @@ class Ending(msgspec.Struct, gc=False):
     """From its arrival to its end."""
     usage: usage.Usage | None
     pieces: int
-    """Segments in which a stream came; 0 for other replies."""
+    """Segments in which a stream came, from that of its first output on; 0 for other replies."""
 
 
 class Exchange:
@@ -127,7 +127,7 @@ class Exchange:
             self._traffic.deciding.ledger.first_output(self.decision.lease, now)
 
     def streamed(self, pieces: int) -> None:
-        """In how many segments a stream came."""
+        """In how many segments a stream came, from that of its first output on."""
         self._pieces = pieces
 
     def head(self, data: bytes) -> None:

@@ -33,7 +33,9 @@ PREDICTED_TTFT = Metric(
 TTFT_ERROR = Metric(
     "kvroute_ttft_error_seconds", "histogram", _REQUEST, "Distance between predicted and observed TTFT."
 )
-INTER_CHUNK = Metric("kvroute_inter_chunk_seconds", "histogram", _REQUEST, "Between two pieces of one stream.")
+INTER_CHUNK = Metric(
+    "kvroute_inter_chunk_seconds", "histogram", _REQUEST, "Mean time between two pieces of one stream."
+)
 TOTAL = Metric("kvroute_request_seconds", "histogram", _REQUEST, "From request to last byte of a completed reply.")
 PROMPT = Metric("kvroute_prompt_tokens_total", "counter", _REQUEST, "Prompt tokens decided on, as the router counts.")
 PREDICTED_CACHED = Metric(
