@@ -148,7 +148,7 @@ class Ledger:
         """What the replica's cache holds now; read off the pin's holding, which is the replica's."""
         holding = pin.replica
         cached, limit, capacity = holding.cached, holding.limit, replica.cells[_CAPACITY]
-        if limit < capacity < _INF:
+        if 0.0 < limit < capacity < _INF:
             # Less of the cache is ours than its size says: full is when our share of it is full.
-            cached *= capacity / (limit if limit > 1.0 else 1.0)
+            cached *= capacity / limit
         self._fleet.weigh(replica, holding.active, cached)
