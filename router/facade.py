@@ -152,7 +152,7 @@ class Facade:
             queue_seconds=queue + cell[Column.QUEUED_QUADRATIC] * cell[Column.SECONDS_PER_QUADRATIC],
             busy=cell[Column.BUSY],
             tokens_per_second=1.0 / cell[Column.SECONDS_PER_TOKEN],
-            base_seconds=rate.base,
+            base_seconds=deciding.estimate.line.base,
             step_seconds=cell[Column.STEP_SECONDS],
             observations=rate.observed,
             cached_tokens=deciding.occupancy.cached_tokens(replica.row),

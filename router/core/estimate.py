@@ -10,68 +10,96 @@ from kvroute.router.core.fleet import Fleet, Replica
 from kvroute.scorers.contract import Column, Floats
 
 WINDOW = 48
-"""Observations a fit looks at."""
+"""Observations of one replica that its factor is taken from."""
+POOLED_WINDOW = 64
+"""Observations of the whole fleet that its line is fitted to."""
 REFIT_EVERY = 8
-"""Observations between fits."""
+"""Observations of a replica between two looks at its factor."""
+POOLED_EVERY = 16
+"""Observations of the fleet between two fits of its line."""
 SPREAD = 10.0
 """A replica's factor stays within this of the fleet's prior."""
 SANE = (1e-3, 1e4)
 """Bounds of the prior itself, as factors on the step model: a CPU engine is some 50 times slower than an H100."""
 LEAST_WORK = 0.01
-"""Predicted seconds below which a stream tells nothing of the factor."""
+"""Predicted seconds below which a stream tells nothing of its replica's factor."""
 MOST_BASE = 0.2
 """Longest constant part of TTFT: what is above it is slowness [s]."""
-SHRINK = 8.0
-"""Observations' worth of weight that the fleet's median has against a replica's own fit."""
+SHRINK = 16.0
+"""Observations' worth of weight that the prior has against a replica's own factor."""
+
+
+class Line:
+    """The fleet's TTFT ~ base + factor * work, fitted robustly to its last observations.
+
+    Fitted to all replicas together, for one alone sees too few kinds of requests to tell a constant from a slope.
+    """
+
+    __slots__ = ("_count", "_ttft", "_work", "base", "factor", "fitted")
+
+    def __init__(self) -> None:
+        self._work: Floats = np.zeros(POOLED_WINDOW)
+        self._ttft: Floats = np.zeros(POOLED_WINDOW)
+        self._count = 0
+        self.fitted = False
+        """The factor has been told from the base at least once."""
+        self.factor = 1.0
+        self.base = 0.0
+        """Constant part of TTFT [s]."""
+
+    def observe(self, work: float, ttft: float, factor: float) -> None:
+        """Add one stream; `factor` is what to believe while the slope cannot be told."""
+        at = self._count % POOLED_WINDOW
+        self._work[at] = work
+        self._ttft[at] = ttft
+        self._count += 1
+        if self._count % POOLED_EVERY == 0:
+            self._fit(min(self._count, POOLED_WINDOW), factor)
+
+    def _fit(self, n: int, factor: float) -> None:
+        """Theil-Sen: the median of pairwise slopes, then the median intercept. A quarter may be outliers."""
+        work, ttft = self._work[:n], self._ttft[:n]
+        first, second = np.triu_indices(n, 1)
+        dx = work[second] - work[first]
+        apart = np.abs(dx) > 0.25 * float(work.max())
+        slope = 0.0
+        if int(apart.sum()) >= 2 * n:
+            slope = float(np.median((ttft[second] - ttft[first])[apart] / dx[apart]))
+        if slope > 0.0:
+            self.factor = min(max(slope, SANE[0]), SANE[1])
+            self.fitted = True
+        elif not self.fitted:  # all requests alike: the intercept cannot be told from the slope
+            self.factor = factor
+        self.base = min(max(0.0, float(np.median(ttft - self.factor * work))), MOST_BASE)
 
 
 class Rate:
-    """The robust fit of one replica: TTFT ~ base + factor * work, over its last `WINDOW` streams with work to do."""
+    """One replica's factor: the median of (TTFT - base) / work over its last streams that had work to do."""
 
-    __slots__ = ("_count", "_ttft", "_work", "base", "factor", "observed")
+    __slots__ = ("_count", "_ttft", "_work", "factor", "observed")
 
-    def __init__(self, factor: float = 1.0) -> None:
+    def __init__(self) -> None:
         self._work: Floats = np.zeros(WINDOW)
         self._ttft: Floats = np.zeros(WINDOW)
         self._count = 0
         self.observed = 0
-        """Observations the current fit rests on; 0 = none yet."""
-        self.factor = factor
-        self.base = 0.0
-        """Constant part of TTFT [s]."""
+        """Observations that the factor rests on; 0 = none yet."""
+        self.factor = 1.0
 
-    def observe(self, work: float, ttft: float) -> bool:
+    def observe(self, work: float, ttft: float, base: float) -> bool:
         """Add one stream: `work` = predicted start at factor 1 [s], `ttft` = what happened [s]. True when refitted."""
-        if (
-            work * self.factor < LEAST_WORK and ttft < MOST_BASE
-        ):  # its TTFT is all constant: it tells of the base, and nothing of the factor
-            constant = min(max(ttft - work * self.factor, 0.0), MOST_BASE)
-            self.base += 0.1 * (constant - self.base)
-            return False
         at = self._count % WINDOW
         self._work[at] = work
         self._ttft[at] = ttft
         self._count += 1
-        if self._count % REFIT_EVERY and self._count != 2:
+        if self._count % REFIT_EVERY:
             return False
-        self._fit(min(self._count, WINDOW))
-        return True
-
-    def _fit(self, n: int) -> None:
-        """Theil-Sen: the median of pairwise slopes, then the median intercept. Half the points may be outliers."""
-        work, ttft = self._work[:n], self._ttft[:n]
-        first, second = np.triu_indices(n, 1)
-        dx = work[second] - work[first]
-        apart = np.abs(dx) > 0.2 * float(work.max())
-        if int(apart.sum()) >= n:
-            factor = float(np.median((ttft[second] - ttft[first])[apart] / dx[apart]))
-        else:  # all requests alike: the intercept cannot be told from the slope, so keep the one we have
-            factor = float(np.median((ttft - min(self.base, float(ttft.min()))) / work))
-        if factor <= 0.0:
-            factor = float(np.median(ttft / work))
-        self.factor = min(max(factor, SANE[0]), SANE[1])
-        self.base = min(max(0.0, float(np.median(ttft - self.factor * work))), float(ttft.min()), MOST_BASE)
+        n = min(self._count, WINDOW)
+        # Below a hundredth of the time it is noise, or a base that is believed too long, that would speak.
+        computing = np.maximum(self._ttft[:n] - base, 0.01 * self._ttft[:n])
+        self.factor = min(max(float(np.median(computing / self._work[:n])), SANE[0]), SANE[1])
         self.observed = n
+        return True
 
 
 class Estimate:
@@ -81,6 +109,7 @@ class Estimate:
         self._fleet = fleet
         self._rates: dict[str, Rate] = {}
         self._engine_factor: dict[str, float] = {}
+        self.line = Line()
         self._spread_prior = 1.0
         self.output_tokens = 128.0
         """Fleet-wide moving mean of output lengths [tokens], for replicas that have shown none."""
@@ -89,7 +118,7 @@ class Estimate:
         """The fit of one replica."""
         rate = self._rates.get(replica.name)
         if rate is None:
-            rate = self._rates[replica.name] = Rate(replica.slow)
+            rate = self._rates[replica.name] = Rate()
         return rate
 
     def forget(self, replica: Replica) -> None:
@@ -100,12 +129,19 @@ class Estimate:
 
     def prior(self) -> float:
         """What an unobserved replica is taken to be: the fleet's median, else what engines' own sums say, else 1."""
-        fits = [rate.factor for rate in self._rates.values() if rate.observed >= REFIT_EVERY]
+        fits = [rate.factor for rate in self._rates.values() if rate.observed]
         return float(np.median(fits or list(self._engine_factor.values()) or [1.0]))
 
     def first_output(self, replica: Replica, work: float, ttft: float) -> None:
         """A stream's first output came `ttft` seconds after its decision, predicted as `work` seconds at factor 1."""
-        if work > 0.0 and ttft > 0.0 and self.rate(replica).observe(work, ttft):
+        if work <= 0.0 or ttft <= 0.0:
+            return
+        line = self.line
+        line.observe(work, ttft, replica.slow)
+        # Told by the fleet's slowness, lest a replica that is believed fast stops to be heard.
+        if work * max(replica.slow, line.factor) < LEAST_WORK and ttft < MOST_BASE:
+            return
+        if self.rate(replica).observe(work, ttft, line.base):
             prior = self.prior()
             self._apply(replica, prior)
             self._spread(prior)
@@ -118,7 +154,7 @@ class Estimate:
         measured = min(max(measured, SANE[0]), SANE[1])
         known = self._engine_factor.get(replica.name)
         self._engine_factor[replica.name] = measured if known is None else known + 0.3 * (measured - known)
-        if self.rate(replica).observed < REFIT_EVERY:
+        if not self.rate(replica).observed:
             self._apply(replica, self._engine_factor[replica.name])
 
     def output(self, replica: Replica, tokens: int) -> None:
@@ -138,13 +174,11 @@ class Estimate:
 
     def _apply(self, replica: Replica, prior: float) -> None:
         rate = self._rates.get(replica.name)
-        factor, base = prior, rate.base if rate is not None else 0.0
-        if rate is not None and not rate.observed:
-            rate.factor = prior
+        factor = prior
         if rate is not None and rate.observed:
             trust = rate.observed / (rate.observed + SHRINK)
             own = min(max(rate.factor, prior / SPREAD), prior * SPREAD)
             factor = math.exp(trust * math.log(own) + (1.0 - trust) * math.log(prior))
         replica.slow = factor
-        self._fleet.write(replica, Column.BASE_SECONDS, base)
+        self._fleet.write(replica, Column.BASE_SECONDS, self.line.base)
         self._fleet.refresh_rate(replica)

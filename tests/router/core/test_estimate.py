@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kvroute.router.core.estimate import Estimate, Rate
+from kvroute.router.core.estimate import Estimate
 from kvroute.router.core.fleet import Fleet, Replica, Spec, State
 from kvroute.scorers.contract import Column
 
@@ -20,24 +20,42 @@ def fleet_of(count: int) -> tuple[Fleet, list[Replica]]:
 
 
 def test_fit_finds_slope_and_intercept_among_outliers() -> None:
-    """A fifth of the streams held up by something else does not move the fit by a tenth."""
+    """A sixth of the streams held up by something else does not move the fit by a tenth."""
     rng = np.random.default_rng(1)
-    rate = Rate()
-    for _ in range(96):
-        work = rng.uniform(0.05, 0.5)
+    fleet, (replica,) = fleet_of(1)
+    estimate = Estimate(fleet)
+    for _ in range(192):
+        work = rng.uniform(0.0, 0.5)
         ttft = 0.03 + 2.0 * work * rng.normal(1.0, 0.03)
-        rate.observe(work, ttft + (5.0 if rng.random() < 0.2 else 0.0))
-    assert rate.factor == pytest.approx(2.0, rel=0.1)
-    assert rate.base == pytest.approx(0.03, abs=0.02)
+        estimate.first_output(replica, work, ttft + (5.0 if rng.random() < 1 / 6 else 0.0))
+    assert estimate.line.base == pytest.approx(0.03, abs=0.02)
+    assert estimate.line.factor == pytest.approx(2.0, rel=0.1)
+    assert replica.slow == pytest.approx(2.0, rel=0.1)
 
 
 def test_requests_all_alike_still_give_a_factor() -> None:
-    """Without spread the intercept stays what it was and the factor takes the difference."""
-    rate = Rate()
-    for _ in range(16):
-        rate.observe(0.1, 0.4)
-    assert rate.factor == pytest.approx(4.0)
-    assert rate.base == pytest.approx(0.0)
+    """Without spread the base stays what it was and the replica's factor takes the difference."""
+    fleet, (replica,) = fleet_of(1)
+    estimate = Estimate(fleet)
+    for _ in range(96):
+        estimate.first_output(replica, 0.1, 0.9)
+    assert replica.slow * 0.1 + estimate.line.base == pytest.approx(0.9, rel=0.05)
+    assert estimate.line.base <= 0.2
+
+
+def test_equal_replicas_under_noise_stay_near_each_other() -> None:
+    """Mostly hits, a constant as long as their work, streams held up now and then: no replica looks twice another."""
+    rng = np.random.default_rng(5)
+    fleet, replicas = fleet_of(4)
+    estimate = Estimate(fleet)
+    for i in range(1200):
+        work = float(rng.choice([0.003, 0.01, 0.02, 0.05], p=[0.5, 0.2, 0.2, 0.1]))
+        held = float(rng.exponential(0.03)) if rng.random() < 0.5 else 0.0
+        estimate.first_output(replicas[i % 4], work, 0.08 + 6.0 * work + held)
+        if i >= 64:
+            slow = [replica.slow for replica in replicas]
+            assert max(slow) < 2.0 * min(slow)
+            assert 3.0 < sum(slow) / 4 < 12.0
 
 
 def test_unobserved_replicas_take_the_fleets_median() -> None:
