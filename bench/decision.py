@@ -16,8 +16,9 @@ import numpy as np
 from bench import bodies, machine
 from bench.cases import CONVERSATIONS, KIB, SEED, TURNS
 from kvroute.router.core.decide import Deciding, Decision
-from kvroute.router.core.fleet import Fleet, Spec, State
+from kvroute.router.core.fleet import Fleet
 from kvroute.router.core.index import Index
+from kvroute.router.core.replica import Spec, State
 from kvroute.router.knowledge.text import TextLens
 from kvroute.router.parse import Body, parse
 from kvroute.scorers.contract import Column, Policy, Request

@@ -11,7 +11,8 @@ import numpy as np
 from kvroute.router.config import Config
 from kvroute.router.control.contract import CandidateCost, Explanation, ReplicaStatus, ScorerSeconds
 from kvroute.router.core.decide import Reason
-from kvroute.router.core.fleet import Pool, Replica
+from kvroute.router.core.pool import Pool
+from kvroute.router.core.replica import Replica
 from kvroute.router.local import LocalPaths
 from kvroute.router.membership import Member, Membership
 from kvroute.router.traffic import Traffic

@@ -12,7 +12,7 @@ import orjson
 from kvroute.router import replies
 from kvroute.router.control.exposition import CONTENT_TYPE
 from kvroute.router.control.metrics import Metrics
-from kvroute.router.core.fleet import State
+from kvroute.router.core.replica import State
 from kvroute.router.dataplane.contract import Endpoint, Head, Reply
 from kvroute.router.fleetwatch.backend import Backend
 from kvroute.router.membership import Membership

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from kvroute.router.control.metrics import Metrics
 from kvroute.router.core.decide import Deciding
-from kvroute.router.core.fleet import Replica, Spec, State
 from kvroute.router.core.outside import Outside
+from kvroute.router.core.replica import Replica, Spec, State
 from kvroute.router.core.trust import Trust
 from kvroute.router.dataplane.contract import Endpoint
 from kvroute.router.fleetwatch.backend import Backend

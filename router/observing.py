@@ -8,7 +8,7 @@ from collections.abc import Callable
 from kvroute.router.control.logs import SeldomLog, log_request
 from kvroute.router.control.metrics import Metrics
 from kvroute.router.control.series import RequestSeries
-from kvroute.router.core.fleet import State
+from kvroute.router.core.replica import State
 from kvroute.router.dataplane.contract import Outcome
 from kvroute.router.exchange import Ending, Exchange
 from kvroute.router.membership import Membership

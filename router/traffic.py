@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, cast
+from typing import Any, cast
 from urllib.parse import parse_qs
 
 import msgspec
@@ -13,11 +13,12 @@ import orjson
 from xxhash import xxh3_64_intdigest
 
 from kvroute.router import paths, replies
+from kvroute.router.around import Health, Local, Observer
 from kvroute.router.core.decide import Deciding, Decision, Reason
-from kvroute.router.core.fleet import Replica, State
-from kvroute.router.dataplane.contract import Endpoint, Failure, Head, Headers, Outcome, Reply
+from kvroute.router.core.replica import Replica, State
+from kvroute.router.dataplane.contract import Endpoint, Failure, Head, Headers, Reply
 from kvroute.router.errors import ClientError, NoReplica
-from kvroute.router.exchange import Ending, Exchange
+from kvroute.router.exchange import Exchange
 from kvroute.router.knowledge.text import Prompt, TextLens
 from kvroute.router.parse import PATHS, Body, Kind, form_model, glance, parse, strip_transfer
 from kvroute.router.retries import RetryBudget
@@ -62,56 +63,6 @@ class TrafficOptions(msgspec.Struct, frozen=True):
     session_header: bytes = b"x-session-id"
     retry_share: float = 0.1
     """Retries after body bytes were sent, as a share of all requests."""
-
-
-class Observer(Protocol):
-    """Who counts and logs what happens to requests."""
-
-    def decided(self, seconds: float) -> None:
-        """Hashing, looking up, choosing and reserving took so long."""
-        ...
-
-    def began(self, exchange: Exchange) -> None:
-        """An attempt at the decided replica begins."""
-        ...
-
-    def retried(self, exchange: Exchange) -> None:
-        """The attempt failed and another will be made."""
-        ...
-
-    def settled(self, exchange: Exchange, outcome: Outcome, end: Ending) -> None:
-        """The request is over."""
-        ...
-
-    def answered(self, status: int) -> None:
-        """The router answered a request itself, with an error."""
-        ...
-
-    def poisoned(self) -> None:
-        """Two endpoints failed on one request."""
-        ...
-
-    def budget_spent(self) -> None:
-        """A try that would have been made was not: the retry budget is spent."""
-        ...
-
-
-class Health(Protocol):
-    """Who wants to know whether endpoints answer."""
-
-    def report_failure(self, endpoint: Endpoint, now: float) -> None: ...
-
-    def suspect(self, endpoint: Endpoint) -> None: ...
-
-    def report_success(self, endpoint: Endpoint) -> None: ...
-
-
-class Local(Protocol):
-    """Who answers the router's own paths and spreads management calls."""
-
-    def answer(self, path: bytes) -> Reply | Awaitable[Reply]: ...
-
-    def broadcast(self, head: Head, body: bytes) -> Awaitable[Reply]: ...
 
 
 class Traffic:

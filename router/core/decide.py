@@ -9,10 +9,12 @@ import msgspec
 import numpy as np
 
 from kvroute.router.core.estimate import Estimate
-from kvroute.router.core.fleet import Fleet, Pool, Replica, State
+from kvroute.router.core.fleet import Fleet
 from kvroute.router.core.index import Index
 from kvroute.router.core.ledger import Lease, Ledger
 from kvroute.router.core.occupancy import Occupancy
+from kvroute.router.core.pool import Pool
+from kvroute.router.core.replica import Replica, State
 from kvroute.scorers.contract import Candidates, Column, Floats, Policy, Request
 from kvroute.scorers.fused import start_of_row
 from kvroute.scorers.pipeline import FEW

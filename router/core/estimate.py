@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from kvroute.router.core.fleet import Fleet, Replica
+from kvroute.router.core.fleet import Fleet
+from kvroute.router.core.replica import Replica
 from kvroute.scorers.contract import Column, Floats
 
 WINDOW = 48

@@ -1,4 +1,4 @@
-"""The replicas: identity, role, life cycle, and their load.
+"""All replicas: who is here, who serves what, and their load.
 
 Each replica's load is a list of floats, which one request changes at a tenth of the cost of array elements; `table`
 shows all of them as numpy columns, brought up to date when somebody looks.
@@ -6,16 +6,15 @@ shows all of them as numpy columns, brought up to date when somebody looks.
 
 from __future__ import annotations
 
-import enum
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 
-import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from kvroute.router.core.pool import Pool
+from kvroute.router.core.replica import TRANSITIONS, Replica, Spec, State
 from kvroute.router.core.steptime import StepTime
-from kvroute.scorers.contract import Column, Floats, Role
+from kvroute.scorers.contract import Column, Floats
 
 BUSY_SECONDS = 30.0
 """Time constant of `Column.BUSY`."""
@@ -34,118 +33,6 @@ _DECODING, _BUSY, _CHOSEN, _ACTIVE = (
 _CACHED, _PER_TOKEN = int(Column.CACHED_TOKENS), int(Column.SECONDS_PER_TOKEN)
 _PER_QUADRATIC, _STEP = int(Column.SECONDS_PER_QUADRATIC), int(Column.STEP_SECONDS)
 _WIDTH = len(Column)
-
-
-class State(enum.Enum):
-    """Where a replica stands in its life."""
-
-    JOINING = "joining"
-    READY = "ready"
-    DRAINING = "draining"
-    EJECTED = "ejected"
-    GONE = "gone"
-
-
-TRANSITIONS: Mapping[State, frozenset[State]] = {
-    State.JOINING: frozenset({State.READY, State.DRAINING, State.EJECTED, State.GONE}),
-    State.READY: frozenset({State.DRAINING, State.EJECTED, State.GONE}),
-    State.DRAINING: frozenset({State.READY, State.EJECTED, State.GONE}),
-    State.EJECTED: frozenset({State.READY, State.DRAINING, State.GONE}),
-    State.GONE: frozenset(),
-}
-
-
-class Spec(msgspec.Struct, frozen=True, kw_only=True):
-    """What a replica is: one (endpoint, model, data-parallel rank)."""
-
-    name: str
-    endpoint: str
-    """Name of the endpoint, shared by its ranks."""
-    models: tuple[str, ...]
-    """Every name it serves its model under."""
-    adapters: frozenset[str] = frozenset()
-    """LoRA adapters it has loaded; each is a model name of its own."""
-    rank: int | None = None
-    """Data-parallel rank, or None where the endpoint has one engine."""
-    role: Role = Role.BOTH
-    slots: float = 256.0
-    """`max_num_seqs`, which the engine does not export [sequences]."""
-    labels: Mapping[str, str] = {}
-
-
-class Replica:
-    """A member of the fleet. `cells` are its numbers, indexed by `Column`; change them through the fleet."""
-
-    __slots__ = (
-        "busy_at",
-        "cells",
-        "epoch",
-        "name",
-        "open",
-        "pending",
-        "resident",
-        "row",
-        "sequences",
-        "since",
-        "slow",
-        "spec",
-        "state",
-    )
-
-    def __init__(self, spec: Spec, row: int, now: float) -> None:
-        self.spec = spec
-        self.name = spec.name
-        """Unique name, `host:port` or `host:port/rank`; it never changes."""
-        self.row = row
-        """Its row in the table and the index; -1 once it is gone and the row is another's."""
-        self.since = now
-        """When it joined [s]."""
-        self.epoch = 0
-        """Lives of its engine: leases of an earlier one no longer say what its cache holds."""
-        self.cells = [0.0] * _WIDTH
-        self.state = State.JOINING
-        self.open = 0
-        """Leases not yet settled."""
-        self.sequences = 0
-        """Sequences of those: what the engine counts as running and waiting."""
-        self.pending = 0
-        """Leases without first output."""
-        self.busy_at = now
-        """When BUSY was last brought up to date [s]."""
-        self.slow = 1.0
-        """Learned factor on the step model's times: 2.0 is a replica half as fast as the model says."""
-        self.resident: frozenset[str] | None = None
-        """LoRA adapters on the device as `/metrics` last said; None = it does not say, so all are taken to be."""
-
-
-class Pool:
-    """The ready replicas that serve one model name, fixed until the fleet changes."""
-
-    __slots__ = ("adapter_resident", "cells", "contiguous", "labels", "names", "replicas", "row_list", "rows", "size")
-
-    def __init__(self, replicas: Iterable[Replica], model: str) -> None:
-        self.replicas = tuple(sorted(replicas, key=lambda replica: replica.row))
-        self.size = len(self.replicas)
-        self.names = tuple(replica.name for replica in self.replicas)
-        self.labels = tuple(replica.spec.labels for replica in self.replicas)
-        self.cells = [replica.cells for replica in self.replicas]
-        """The replicas' own lists, which change as their load does."""
-        self.row_list = [replica.row for replica in self.replicas]
-        self.rows: NDArray[np.intp] = np.array(self.row_list, dtype=np.intp)
-        self.contiguous = all(replica.row == i for i, replica in enumerate(self.replicas))
-        """Rows are 0..size-1: the table needs no gather."""
-        self.adapter_resident: Floats | None = None
-        if any(model in replica.spec.adapters for replica in self.replicas):
-            resident = [replica.resident is None or model in replica.resident for replica in self.replicas]
-            self.adapter_resident = np.array(resident, dtype=np.float64)
-
-    def without(self, names: frozenset[str]) -> Pool:
-        """The pool less some replicas, for a retry."""
-        rest = Pool((replica for replica in self.replicas if replica.name not in names), "")
-        if self.adapter_resident is not None:
-            kept = [name not in names for name in self.names]
-            rest.adapter_resident = self.adapter_resident[kept]
-        return rest
 
 
 class Fleet:

@@ -11,8 +11,9 @@ import heapq
 import itertools
 
 from kvroute.router.core.estimate import Estimate
-from kvroute.router.core.fleet import Fleet, Replica
+from kvroute.router.core.fleet import Fleet
 from kvroute.router.core.occupancy import Occupancy, Pin
+from kvroute.router.core.replica import Replica
 from kvroute.scorers.contract import Column
 
 _CAPACITY = int(Column.CAPACITY_TOKENS)

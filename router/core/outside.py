@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from kvroute.router.core.fleet import Fleet, Replica
+from kvroute.router.core.fleet import Fleet
+from kvroute.router.core.replica import Replica
 from kvroute.scorers.contract import Column
 
 READINGS = 3

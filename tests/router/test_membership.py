@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from kvroute.router.control.metrics import Metrics
-from kvroute.router.core.fleet import State
+from kvroute.router.core.replica import State
 from kvroute.router.fleetwatch.backend import Backend, parse_backend
 from kvroute.router.fleetwatch.exposition import Reading
 from kvroute.router.fleetwatch.models import Served

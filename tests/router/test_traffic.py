@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from kvroute.router.core.fleet import Spec, State
+from kvroute.router.core.replica import Spec, State
 from kvroute.router.dataplane.contract import Endpoint, Failure, Head, Outcome, Reply
 from kvroute.router.exchange import Ending, Exchange
 from kvroute.router.knowledge.text import TextLens

@@ -6,8 +6,9 @@ import numpy as np
 
 from kvroute.router.core import blocks
 from kvroute.router.core.decide import Deciding, Decision, Reason
-from kvroute.router.core.fleet import Fleet, Spec, State
+from kvroute.router.core.fleet import Fleet
 from kvroute.router.core.index import Index
+from kvroute.router.core.replica import Spec, State
 from kvroute.scorers.contract import Policy, Request
 from kvroute.scorers.plugins import load_policy
 

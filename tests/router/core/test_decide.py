@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvroute.router.core.decide import Deciding, Decision, Reason
-from kvroute.router.core.fleet import Spec, State
+from kvroute.router.core.replica import Spec, State
 from kvroute.scorers.contract import Column
 from kvroute.scorers.plugins import load_policy
 from tests.router.core.deciding import prompt, sent, world

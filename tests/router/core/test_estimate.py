@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from kvroute.router.core.estimate import Estimate
-from kvroute.router.core.fleet import Fleet, Replica, Spec, State
+from kvroute.router.core.fleet import Fleet
+from kvroute.router.core.replica import Replica, Spec, State
 from kvroute.scorers.contract import Column
 
 

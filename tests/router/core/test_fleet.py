@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from kvroute.router.core.fleet import TRANSITIONS, Fleet, Replica, Spec, State
+from kvroute.router.core.fleet import Fleet
+from kvroute.router.core.replica import TRANSITIONS, Replica, Spec, State
 from kvroute.scorers.contract import Column, Role
 
 
