@@ -30,8 +30,8 @@ class Observer(Protocol):
         """The request is over."""
         ...
 
-    def answered(self, status: int) -> None:
-        """The router answered a request itself, with an error."""
+    def answered(self, status: int, head: Head | None) -> None:
+        """The router answered a request itself, with an error; `head` is None when it had been forwarded before."""
         ...
 
     def poisoned(self) -> None:

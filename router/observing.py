@@ -9,7 +9,7 @@ from kvroute.router.control.logs import SeldomLog, log_request
 from kvroute.router.control.metrics import Metrics
 from kvroute.router.control.series import RequestSeries
 from kvroute.router.core.replica import State
-from kvroute.router.dataplane.contract import Outcome
+from kvroute.router.dataplane.contract import Head, Outcome
 from kvroute.router.exchange import Ending, Exchange
 from kvroute.router.membership import Membership
 
@@ -34,10 +34,13 @@ class Observing:
         """Hashing, looking up, choosing and reserving took so long."""
         self._router.decision.observe(seconds)
 
-    def answered(self, status: int) -> None:
-        """The router answered a request itself, with an error."""
+    def answered(self, status: int, head: Head | None) -> None:
+        """The router answered a request itself, with an error; one that was forwarded has its line when it settles."""
         answered = self._router.answered
         answered[status] = answered.get(status, 0) + 1
+        if head is not None and self._log_requests:
+            path = head.path.decode("latin-1")
+            log_request({"request_id": head.request_id, "outcome": "answered", "path": path, "status": status})
 
     def poisoned(self) -> None:
         """Two endpoints failed on one request."""

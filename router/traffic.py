@@ -96,7 +96,7 @@ class Traffic:
         """Refuse what must not be read at all."""
         if self._note(head).management and not self.options.management:
             message = "this path manages an engine and is not proxied; enable it with `management: true`"
-            return self._refuse(replies.error(403, message, "PermissionDeniedError"))
+            return self._refuse(replies.error(403, message, "PermissionDeniedError"), head)
         return None
 
     def handle(self, head: Head, body: bytes, now: float) -> Reply | Exchange | Awaitable[Reply | Exchange]:
@@ -109,9 +109,9 @@ class Traffic:
         try:
             return self._route(head, note, body, now)
         except ClientError as fault:
-            return self._refuse(replies.client_error(fault))
+            return self._refuse(replies.client_error(fault), head)
         except NoReplica as fault:
-            return self._refuse(replies.no_replica(fault))
+            return self._refuse(replies.no_replica(fault), head)
 
     def tunnel(self, head: Head, now: float) -> Reply | Exchange:
         """Where an Upgrade goes: by load alone."""
@@ -123,7 +123,7 @@ class Traffic:
         try:
             decision = self._decide(request, now)
         except NoReplica as fault:
-            return self._refuse(replies.no_replica(fault))
+            return self._refuse(replies.no_replica(fault), head)
         return Exchange(self, request, decision, b"", head.path, 0, False, now)
 
     # --- the way in ---
@@ -290,8 +290,8 @@ class Traffic:
         """502 with the reason."""
         return self._refuse(replies.error(502, message, "BadGatewayError"))
 
-    def _refuse(self, reply: Reply) -> Reply:
-        self.observer.answered(reply.status)
+    def _refuse(self, reply: Reply, head: Head | None = None) -> Reply:
+        self.observer.answered(reply.status, head)
         return reply
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 
 import aiohttp
 import pytest
@@ -364,3 +365,14 @@ async def test_streams_tell_how_their_pieces_are_spaced() -> None:
             await answer.read()
         page = (await router.get("/metrics"))[1]
         assert f'kvroute_inter_chunk_seconds_count{{model="mock",replica="127.0.0.1:{engine.port}"}} 1' in page
+
+
+async def test_each_request_has_its_line_in_the_log_where_that_is_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+    """Forwarded ones with what was predicted and what happened, those the router answered itself with their status."""
+    async with engines(1) as (engine,), running(engine.url, logging__requests=True) as router:
+        with caplog.at_level(logging.INFO, "kvroute.request"):
+            await router.chat("x")
+            await router.chat("x", model="nope")
+        lines = [record.__dict__["fields"] for record in caplog.records if record.name == "kvroute.request"]
+        assert [(line["outcome"], line["status"]) for line in lines] == [("completed", 200), ("answered", 404)]
+        assert lines[0]["replica"] == f"127.0.0.1:{engine.port}"
