@@ -13,13 +13,14 @@ from kvroute.router.errors import ClientError, NoReplica
 def error(status: int, message: str, kind: str, param: str | None = None, headers: Headers = ()) -> Reply:
     """vLLM's error object."""
     body = {"error": {"message": message, "type": kind, "param": param, "code": status}}
-    return Reply(status, _dumped(body), headers)
+    return Reply(status, dumped(body), headers)
 
 
-def _dumped(value: object) -> bytes:
+def dumped(value: object) -> bytes:
+    """The JSON of a value that a client's words may stand in."""
     try:
         return orjson.dumps(value)
-    except orjson.JSONEncodeError:  # a lone surrogate that the client sent
+    except orjson.JSONEncodeError:  # lone surrogates, which the engine takes too
         return stdlib.dumps(value).encode()
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 from urllib.parse import parse_qs
 
 import msgspec
-import orjson
 from xxhash import xxh3_64_intdigest
 
 from kvroute.router import paths, replies
@@ -114,10 +112,7 @@ class Traffic:
             return self._refuse(replies.no_replica(fault), head)
 
     def tunnel(self, head: Head, now: float) -> Reply | Exchange:
-        """Where an Upgrade goes: by load alone."""
-        refusal = self.admit(head)
-        if refusal is not None:
-            return refusal
+        """Where an Upgrade goes: by load alone, among those that serve its model."""
         # Not a stream to the ledger: nobody sees its first output, so its prefill ends when predicted.
         request = Request(id=head.request_id, model=_query_model(head.target), tokens=0)
         try:
@@ -130,7 +125,6 @@ class Traffic:
 
     def _route(self, head: Head, note: Note, data: bytes, now: float) -> Exchange:
         path = head.path
-        begun = time.perf_counter()
         body: Body | None = None
         if note.reads:
             if not note.is_json:
@@ -142,10 +136,11 @@ class Traffic:
         base = ""
         if body is None:
             model = form_model(data) if note.is_form else ""
+            begun = time.perf_counter()
             request, text_bytes = Request(id=head.request_id, model=model, tokens=0, session=note.session), 0
         else:
             if not self.options.trust_kv_transfer_params and strip_transfer(body.fields):
-                data = _rewritten(body.fields)
+                data = replies.dumped(body.fields)
             begun = time.perf_counter()
             request, text_bytes, base = self._request(head.request_id, body, note.session)
         self.budget.request()
@@ -293,13 +288,6 @@ class Traffic:
     def _refuse(self, reply: Reply, head: Head | None = None) -> Reply:
         self.observer.answered(reply.status, head)
         return reply
-
-
-def _rewritten(fields: dict[str, Any]) -> bytes:
-    try:
-        return orjson.dumps(fields)
-    except orjson.JSONEncodeError:  # lone surrogates, which the engine takes too
-        return json.dumps(fields).encode()
 
 
 def _query_model(target: bytes) -> str:

@@ -164,7 +164,6 @@ class Deciding:
             replica,
             miss,
             miss * (hit + 0.5 * miss),
-            hit,
             # A prompt that was not read says nothing of the replica's speed.
             start / replica.slow if request.tokens else 0.0,
             request.sequences,

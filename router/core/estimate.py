@@ -112,8 +112,6 @@ class Estimate:
         self._engine_factor: dict[str, float] = {}
         self.line = Line()
         self._spread_prior = 1.0
-        self.output_tokens = 128.0
-        """Fleet-wide moving mean of output lengths [tokens], for replicas that have shown none."""
 
     def rate(self, replica: Replica) -> Rate:
         """The fit of one replica."""
@@ -160,7 +158,6 @@ class Estimate:
 
     def output(self, replica: Replica, tokens: int) -> None:
         """A reply reported its completion tokens."""
-        self.output_tokens += 0.05 * (tokens - self.output_tokens)
         self._fleet.add(replica, Column.OUTPUT_TOKENS, 0.05 * (tokens - replica.cells[Column.OUTPUT_TOKENS]))
 
     def _spread(self, prior: float) -> None:

@@ -35,7 +35,6 @@ class Lease:
 
     __slots__ = (
         "epoch",
-        "hit_tokens",
         "opened",
         "phase",
         "pin",
@@ -52,7 +51,6 @@ class Lease:
         replica: Replica,
         tokens: float,
         quadratic: float,
-        hit_tokens: float,
         work: float,
         sequences: int,
         stream: bool,
@@ -64,7 +62,6 @@ class Lease:
         self.tokens = tokens
         """Uncached prompt tokens it was promised for."""
         self.quadratic = quadratic
-        self.hit_tokens = hit_tokens
         self.work = work
         """Predicted start at factor 1, for the rate's fit [s]."""
         self.sequences = sequences

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
-import random
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -15,21 +13,10 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from kvroute.router.testing.children import free_ports
+
 HANG = 600.0
 """Seconds after which a start counts as hung. A guard, not a measure: a contended machine may take minutes."""
-
-
-def free_port() -> int:
-    """A loopback TCP port that nobody listens on now.
-
-    From below the range that systems give to outgoing connections, where one of those could take it before its server
-    does; at random, so that two runs at once do not meet.
-    """
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 def get(port: int, path: str, wait: float = 30.0) -> tuple[int, bytes]:
@@ -54,7 +41,7 @@ class Process:
 
     def __init__(self, name: str, command: Sequence[str | Path], environment: Mapping[str, str], log: Path) -> None:
         self.name = name
-        self.port = free_port()
+        (self.port,) = free_ports(1)
         self._command = [str(part) for part in command]
         self._environment = {**os.environ, **environment}
         self._log = log

@@ -7,7 +7,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.vllm.processes import HANG, Process, free_port, samples
+from kvroute.router.testing.children import free_ports
+from tests.vllm.processes import HANG, Process, samples
 
 
 class Router(Process):
@@ -17,7 +18,7 @@ class Router(Process):
         self._backends = backends
         command: list[str | Path] = [
             Path(sys.executable).with_name("kvroute"), "serve",
-            "--host", "127.0.0.1", "--port", "{port}", "--control-port", str(free_port()),
+            "--host", "127.0.0.1", "--port", "{port}", "--control-port", str(*free_ports(1)),
             "--policy", policy,
         ]  # fmt: skip
         for backend in backends:
