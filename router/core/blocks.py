@@ -22,10 +22,15 @@ from __future__ import annotations
 
 import functools
 import struct
+from array import array
+from collections.abc import Iterable
 
 import xxhash
 
+_SWAP = struct.pack("=I", 1) != struct.pack("<I", 1)
 _key = xxhash.xxh3_64_intdigest
+TOKEN_BYTES = 4
+"""A token id in a block's bytes: 32 bits, little-endian."""
 _LONG = 256
 """Characters of a name or salt that are kept as they are."""
 
@@ -43,6 +48,26 @@ def root(model: str, adapter: str | None, cache_salt: str | None) -> int:
         adapter if adapter is None or len(adapter) <= _LONG else _digest(adapter),
         cache_salt if cache_salt is None or len(cache_salt) <= _LONG else _digest(cache_salt),
     )
+
+
+def token_root(adapter: str | None, cache_salt: str | None, block_tokens: int) -> int:
+    """The seed of a chain of token blocks, of `block_tokens` each.
+
+    The model is left out: its names are many, its cache is one, and who serves another is never asked about this one.
+    """
+    return root(f"tokens/{block_tokens}", adapter, cache_salt)
+
+
+def pack(ids: Iterable[int]) -> bytes:
+    """Token ids as the bytes that `extend` cuts into blocks of `block_tokens * TOKEN_BYTES`.
+
+    Raises:
+        OverflowError, TypeError: an id is no unsigned 32-bit number.
+    """
+    packed = array("I", ids)
+    if _SWAP:
+        packed.byteswap()
+    return packed.tobytes()
 
 
 def _digest(text: str) -> bytes:
