@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 import orjson
@@ -24,6 +24,12 @@ _NOT_PASSED = frozenset(
 )
 
 
+class Pages(Protocol):
+    """Who has the metrics page."""
+
+    async def page(self) -> bytes: ...
+
+
 class LocalPaths:
     """Implements the traffic's Local."""
 
@@ -38,7 +44,8 @@ class LocalPaths:
     ) -> None:
         """`discover` looks anew at what an endpoint serves, after a call that may have changed it."""
         self._membership = membership
-        self._metrics = metrics
+        self.pages: Pages = metrics
+        """What /metrics answers; one of several workers puts the page of all here."""
         self._version = version
         self._session = session
         self._missing = missing
@@ -61,7 +68,7 @@ class LocalPaths:
         return Reply(200)
 
     async def _page(self) -> Reply:
-        return Reply(200, await self._metrics.page(), (), CONTENT_TYPE.encode())
+        return Reply(200, await self.pages.page(), (), CONTENT_TYPE.encode())
 
     def models(self) -> list[Any]:
         """The union of what the engines list; the first engine's entry stands for all that serve the name."""

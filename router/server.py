@@ -49,13 +49,14 @@ log = logging.getLogger(__name__)
 class Server:
     """One router process. `start`, then `drain` and `close`."""
 
-    def __init__(self, config: Config) -> None:
-        """Build everything; nothing listens yet.
+    def __init__(self, config: Config, *, reuse_port: bool = False) -> None:
+        """Build everything; nothing listens yet. `reuse_port`: other processes listen on the same port.
 
         Raises:
             ConfigError, PluginError: the configuration names what cannot be had.
         """
         self.config = config
+        self._reuse_port = reuse_port
         targets: dict[str, Target] = {}
         policy = load_policy(config.policy_spec(), self._plugin_failed)
         self.deciding = Deciding(Fleet(config.step), Index(), policy, np.random.default_rng(config.seed))
@@ -68,14 +69,14 @@ class Server:
         self.watch = Watch(self._client, self.membership, config.watch, rng=random.Random(config.seed))
         self._session: aiohttp.ClientSession | None = None
         self._upstream_ssl = upstream_ssl
-        local = LocalPaths(
+        self.local = LocalPaths(
             self.membership, self.metrics, __version__, self._open_session, self.watch.missing, self._rediscover
         )
         self.traffic = Traffic(
-            self.deciding, TextLens(config.text_block_bytes), self.observing, self.watch, local, _options(config)
+            self.deciding, TextLens(config.text_block_bytes), self.observing, self.watch, self.local, _options(config)
         )
         self.traffic.targets = targets
-        self.facade = Facade(__version__, config, self.traffic, self.membership, local)
+        self.facade = Facade(__version__, config, self.traffic, self.membership, self.local)
         self.metrics.replicas = self.facade.replicas
         self.dataplane = DataPlane(self.traffic, config.limits, upstream_ssl)
         self.metrics.counters = self.dataplane.counters
@@ -105,7 +106,7 @@ class Server:
             backends = check_distinct([*backends, *self._file.start()])
         context = _client_ssl(config)
         self.control_port = await self._control.start()
-        await self.dataplane.start(config.listen.host, config.listen.port, context=context)
+        await self.dataplane.start(config.listen.host, config.listen.port, context=context, reuse_port=self._reuse_port)
         self._lag.start()
         self._expect(backends)
         where = f"{config.listen.host}:{self.port}, control on {config.listen.control_host}:{self.control_port}"
@@ -188,11 +189,7 @@ async def _serve(config: Config) -> None:
         loop.add_signal_handler(number, told)
     try:
         await server.start()
-        # What start-up made lives until the end: the collector need not look at it again and again. Requests leave no
-        # cycles behind, so it may also look for them less often.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(5000, 20, 50)
+        spare_the_collector()
         await stop.wait()
         if not await server.drain():
             log.warning("%d requests did not end in time and are cut", len(server.deciding.ledger))
@@ -200,6 +197,16 @@ async def _serve(config: Config) -> None:
         await server.close()
     log.info("ended")
     sys.stderr.flush()
+
+
+def spare_the_collector() -> None:
+    """What start-up made lives until the end: the collector need not look at it again and again.
+
+    Requests leave no cycles behind, so it may also look for them less often.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(5000, 20, 50)
 
 
 def _options(config: Config) -> TrafficOptions:

@@ -25,12 +25,12 @@ _KIND_OF_FIELD = (
     ("input", "/v1/responses"),
 )
 
-_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def make_admin(router: Router, metrics: Metrics, *, max_body: int = 64 * 1024 * 1024) -> web.Application:
     """The application. `max_body` bounds what `/explain` reads [bytes]."""
-    app = web.Application(middlewares=[_guard, _errors], client_max_size=max_body)
+    app = web.Application(middlewares=[guard, errors], client_max_size=max_body)
     app[ROUTER] = router
     app[METRICS] = metrics
     app.add_routes(
@@ -70,26 +70,27 @@ class ControlServer:
 
 
 @web.middleware
-async def _guard(request: web.Request, handler: _Handler) -> web.StreamResponse:
+async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Keep web pages that the operator visits from reaching a control port that listens on the operator's machine."""
     site = request.headers.get("Sec-Fetch-Site", "none")
     origin = request.headers.get("Origin")
     foreign = origin is not None and origin.partition("://")[2] != request.host
     if request.method != "GET" and (site not in ("none", "same-origin") or foreign):
-        return _error(403, "this request came from a page of another site")
+        return error_reply(403, "this request came from a page of another site")
     if _on_loopback(request) and not _names_loopback(request.host):
-        return _error(403, f"host {request.host!r} is not this machine's loopback; use 127.0.0.1 or localhost")
+        return error_reply(403, f"host {request.host!r} is not this machine's loopback; use 127.0.0.1 or localhost")
     return await handler(request)
 
 
 @web.middleware
-async def _errors(request: web.Request, handler: _Handler) -> web.StreamResponse:
+async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Errors in the shape that clients of the control plane read."""
     try:
         return await handler(request)
     except (ClientError, NoReplica) as error:
-        return _error(error.status, error.message)
+        return error_reply(error.status, error.message)
     except web.HTTPException as error:
-        return _error(error.status, error.reason)
+        return error_reply(error.status, error.reason)
 
 
 async def _index(request: web.Request) -> web.Response:
@@ -108,12 +109,12 @@ async def _health(request: web.Request) -> web.Response:
 
 async def _ready(request: web.Request) -> web.Response:
     ready = request.app[ROUTER].ready()
-    return _json({"ready": ready}, 200 if ready else 503)
+    return json_reply({"ready": ready}, 200 if ready else 503)
 
 
 async def _version(request: web.Request) -> web.Response:
     router = request.app[ROUTER]
-    return _json({"version": router.version, "policy": router.policy})
+    return json_reply({"version": router.version, "policy": router.policy})
 
 
 async def _metrics(request: web.Request) -> web.Response:
@@ -121,12 +122,12 @@ async def _metrics(request: web.Request) -> web.Response:
 
 
 async def _config(request: web.Request) -> web.Response:
-    return _json(request.app[ROUTER].configuration())
+    return json_reply(request.app[ROUTER].configuration())
 
 
 async def _replicas(request: web.Request) -> web.Response:
     router = request.app[ROUTER]
-    return _json({"version": router.version, "policy": router.policy, "replicas": router.replicas()})
+    return json_reply({"version": router.version, "policy": router.policy, "replicas": router.replicas()})
 
 
 async def _drain(request: web.Request) -> web.Response:
@@ -140,7 +141,7 @@ async def _undrain(request: web.Request) -> web.Response:
 async def _explain(request: web.Request) -> web.Response:
     body = await request.read()
     path = request.query.get("path") or _guess_path(body)
-    return _json(request.app[ROUTER].explain(path.encode(), body))
+    return json_reply(request.app[ROUTER].explain(path.encode(), body))
 
 
 def _change(request: web.Request, change: Callable[[str], None]) -> web.Response:
@@ -148,9 +149,9 @@ def _change(request: web.Request, change: Callable[[str], None]) -> web.Response
     try:
         change(name)
     except KeyError:
-        return _error(404, f"no replica is called {name!r}; GET /replicas lists them")
+        return error_reply(404, f"no replica is called {name!r}; GET /replicas lists them")
     states = {replica.name: replica.state for replica in request.app[ROUTER].replicas()}
-    return _json({"name": name, "state": states.get(name, "gone")})
+    return json_reply({"name": name, "state": states.get(name, "gone")})
 
 
 def _guess_path(body: bytes) -> str:
@@ -183,9 +184,9 @@ def _names_loopback(host: str) -> bool:
         return False
 
 
-def _json(value: Any, status: int = 200) -> web.Response:
+def json_reply(value: Any, status: int = 200) -> web.Response:
     return web.Response(body=msgspec.json.encode(value), status=status, content_type="application/json")
 
 
-def _error(status: int, message: str) -> web.Response:
-    return _json({"error": {"message": message, "code": status}}, status)
+def error_reply(status: int, message: str) -> web.Response:
+    return json_reply({"error": {"message": message, "code": status}}, status)

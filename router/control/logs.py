@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Literal, TextIO
 
 import orjson
@@ -20,8 +21,16 @@ REQUEST_LOG = "kvroute.request"
 _FORGET_ABOVE = 1024
 
 
-def set_up_logs(level: str = "info", style: Literal["text", "json"] = "text", stream: TextIO | None = None) -> None:
+def set_up_logs(
+    level: str = "info",
+    style: Literal["text", "json"] = "text",
+    stream: TextIO | None = None,
+    *,
+    worker: int | None = None,
+) -> None:
     """Send the log of `kvroute` and of what it uses to `stream` (default stderr); calling again replaces the set-up.
+
+    Each line of one of several workers tells which one it is.
 
     Raises:
         ConfigError: `level` or `style` is not known.
@@ -31,7 +40,8 @@ def set_up_logs(level: str = "info", style: Literal["text", "json"] = "text", st
     if style not in ("text", "json"):
         raise ConfigError(f"log-format: {style!r} is not known; use text or json")
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonLines() if style == "json" else TextLines())
+    always: Mapping[str, Any] = {} if worker is None else {"worker": worker}
+    handler.setFormatter(JsonLines(always) if style == "json" else TextLines(always))
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
@@ -47,18 +57,32 @@ def log_request(fields: Mapping[str, Any]) -> None:
     logging.getLogger(REQUEST_LOG).info("request", extra={"fields": fields})
 
 
-class TextLines(logging.Formatter):
+class Lines(logging.Formatter):
+    """One record as one line."""
+
+    def __init__(self, always: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """`always` stands among the fields of every line."""
+        super().__init__()
+        self._always = always
+
+    def fields(self, record: logging.LogRecord) -> Mapping[str, Any]:
+        """The record's own fields, behind those of every line."""
+        own: Mapping[str, Any] = getattr(record, "fields", {})
+        return {**self._always, **own} if self._always else own
+
+
+class TextLines(Lines):
     """`2026-01-31T12:00:00.123Z WARNING kvroute.x message key=value`, for people."""
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = "".join(f" {key}={_plain(value)}" for key, value in _fields(record).items())
+        fields = "".join(f" {key}={_plain(value)}" for key, value in self.fields(record).items())
         # A line feed in a message would let a client forge log lines.
         message = record.getMessage().replace("\r", "\\r").replace("\n", "\\n")
         line = f"{_stamp(record)} {record.levelname} {record.name} {message}{fields}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
-class JsonLines(logging.Formatter):
+class JsonLines(Lines):
     """One JSON object a line: time, level, logger, message, then the record's own fields."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -68,7 +92,7 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        for key, value in _fields(record).items():
+        for key, value in self.fields(record).items():
             line.setdefault(key, value)
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
@@ -109,11 +133,6 @@ class SeldomLog:
         if silent:
             message, args = message + " (and %d times since the last such line)", (*args, silent)
         self._logger.log(level, message, *args)
-
-
-def _fields(record: logging.LogRecord) -> Mapping[str, Any]:
-    fields: Mapping[str, Any] = getattr(record, "fields", {})
-    return fields
 
 
 def _stamp(record: logging.LogRecord) -> str:
