@@ -27,6 +27,10 @@ class Backend(msgspec.Struct, frozen=True):
     """Most sequences it runs at once, its `--max-num-seqs`."""
     labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     """What the operator wrote as `label.KEY=VALUE`, for scorers to read."""
+    events: str | None = None
+    """Where rank 0 publishes its KV events, `tcp://HOST:PORT` or `ipc://PATH`; None: the engine is asked."""
+    replay: str | None = None
+    """Where lost events can be asked for again, in the same form."""
 
 
 def parse_backend(text: str, key: str = "backend") -> Backend:
@@ -38,6 +42,7 @@ def parse_backend(text: str, key: str = "backend") -> Backend:
     url, *options = (part.strip() for part in text.strip().split(","))
     role, slots = Role.BOTH, DEFAULT_SLOTS
     models: list[str] = []
+    sockets: dict[str, str] = {}
     labels: dict[str, str] = {}
     for option in options:
         name, equals, value = option.partition("=")
@@ -51,11 +56,17 @@ def parse_backend(text: str, key: str = "backend") -> Backend:
             models.append(value)
         elif name == "slots":
             slots = _slots(key, text, value)
+        elif name in ("events", "replay"):
+            sockets[name] = _socket(key, text, name, value)
         elif name.startswith("label.") and len(name) > len("label."):
             labels[name.removeprefix("label.")] = value
         else:
-            raise _wrong(key, text, f"option {name!r} is not known; use role, model, slots or label.NAME")
-    return Backend(_endpoint(key, text, url), role, tuple(models), slots, labels)
+            raise _wrong(
+                key, text, f"option {name!r} is not known; use role, model, slots, events, replay or label.NAME"
+            )
+    if "replay" in sockets and "events" not in sockets:
+        raise _wrong(key, text, "replay is of no use without events; give both, or neither and the engine is asked")
+    return Backend(_endpoint(key, text, url), role, tuple(models), slots, labels, **sockets)
 
 
 def check_distinct(backends: list[Backend], key: str = "backend") -> list[Backend]:
@@ -109,6 +120,18 @@ def _slots(key: str, text: str, value: str) -> int:
             key, text, f"slots must be a whole number from 1 on, not {value!r}; give the engine's max_num_seqs"
         )
     return int(value)
+
+
+def _socket(key: str, text: str, name: str, value: str) -> str:
+    scheme, slashes, rest = value.partition("://")
+    if slashes and scheme == "ipc" and rest:
+        return value
+    host, colon, port = rest.rpartition(":")
+    if not (slashes and scheme == "tcp" and host and colon and port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise _wrong(key, text, f"{name} must be tcp://HOST:PORT or ipc://PATH, not {value!r}")
+    if host in ("*", "0.0.0.0"):
+        raise _wrong(key, text, f"{name} must name a host to connect to; {host} is where the engine listens")
+    return value
 
 
 def _wrong(key: str, text: str, what: str) -> ConfigError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -97,3 +99,26 @@ def test_one_endpoint_twice_is_refused() -> None:
     with pytest.raises(ConfigError, match="h:1 is given twice"):
         check_distinct([backend, parse_backend("http://h:1,role=decode")])
     assert check_distinct([backend]) == [backend]
+
+
+def test_event_sockets_are_read() -> None:
+    """Where an engine publishes may be written behind its URL, instead of asking it."""
+    backend = parse_backend("http://a:8000,events=tcp://a:5557,replay=tcp://a:5558")
+    assert (backend.events, backend.replay) == ("tcp://a:5557", "tcp://a:5558")
+    assert parse_backend("http://a:8000,events=ipc:///run/a.sock").events == "ipc:///run/a.sock"
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ("events=a:5557", "must be tcp://HOST:PORT"),
+        ("events=tcp://a", "must be tcp://HOST:PORT"),
+        ("events=tcp://a:99999", "must be tcp://HOST:PORT"),
+        ("events=tcp://*:5557", "must name a host"),
+        ("replay=tcp://a:5558", "of no use without events"),
+    ],
+)
+def test_event_sockets_that_cannot_be_connected_to_are_refused(options: str, fault: str) -> None:
+    """The message says what is wrong with it."""
+    with pytest.raises(ConfigError, match=re.escape(fault)):
+        parse_backend(f"http://a:8000,{options}")
