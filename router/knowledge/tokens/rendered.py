@@ -27,7 +27,8 @@ class Rendered(msgspec.Struct, gc=False):
     """The further prompts of a list: only their counts of tokens matter."""
     truncate: int | None = None
     """`truncate_prompt_tokens`: the engine keeps this many tokens [tokens]; -1: as many as the model takes."""
-    truncate_left: bool = True
-    """True: it keeps the last ones (`truncation_side` "left"); False: the first ones."""
+    truncation_side: str | None = None
+    """"left": it keeps the last tokens; "right": the first. None: its tokenizer cuts, which leaves out the first tokens
+    too, but not the special ones that `add_special_tokens` put in front."""
     reason: str = ""
     """Why it is not whole, in a few words; "" where it is."""
