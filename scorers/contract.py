@@ -93,7 +93,9 @@ class Candidates:
     that want several at once. The arrays given are made read-only here: give a view of what others write to.
     """
 
-    __slots__ = ("_prefill_seconds", "adapter_resident", "hit_tokens", "labels", "names", "table", "tokens")
+    __slots__ = (
+        "_prefill_seconds", "adapter_resident", "fetch_seconds", "hit_tokens", "labels", "names", "table", "tokens",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -103,18 +105,21 @@ class Candidates:
         tokens: int,
         labels: Sequence[Mapping[str, str]] = (),
         adapter_resident: Floats | None = None,
+        fetch_seconds: Floats | None = None,
     ) -> None:
         self.names = names
         """Stable replica names, e.g. `10.0.0.5:8000`."""
         self.table = table
         self.hit_tokens = hit_tokens
-        """Tokens of this prompt whose KV the replica is believed to hold [tokens]."""
+        """Tokens of this prompt whose KV the replica is believed to hold, on whatever medium [tokens]."""
         self.tokens = tokens
         """Tokens of the whole prompt."""
         self.labels = labels
         """What the operator wrote behind the backend's URL, per replica."""
         self.adapter_resident = adapter_resident
         """1.0 where the request's LoRA adapter is loaded, else 0.0; None when the request names no adapter."""
+        self.fetch_seconds = fetch_seconds
+        """Seconds to bring back what of it lies on slower mediums than the GPU; None: all of it is on the GPU."""
         self._prefill_seconds: Floats | None = None
         table.flags.writeable = False
         hit_tokens.flags.writeable = False
@@ -160,6 +165,7 @@ class Candidates:
             self.tokens,
             tuple(self.labels[i] for i in indices) if self.labels else (),
             None if resident is None else resident[indices],
+            None if self.fetch_seconds is None else self.fetch_seconds[indices],
         )
 
     def column(self, column: Column) -> Floats:

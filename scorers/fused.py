@@ -37,7 +37,8 @@ class FusedSum(msgspec.Struct, frozen=True, gc=False):
     ) -> list[float]:
         """The sum as a loop: cheapest for 16 replicas or fewer [seconds].
 
-        `hits` and `rows` are `candidates.hit_tokens` and `candidates.table.T` as lists: one row for each replica.
+        For candidates with nothing to fetch from slower mediums. `hits` and `rows` are `candidates.hit_tokens` and
+        `candidates.table.T` as lists: one row for each replica.
         """
         w_queue, w_wait, w_prefill = self.queue, self.wait, self.prefill
         w_congestion, w_interference, role_counts = self.congestion, self.interference, self.role
@@ -94,6 +95,8 @@ class FusedSum(msgspec.Struct, frozen=True, gc=False):
         total += per_token
         total *= miss
         total *= factor
+        if candidates.fetch_seconds is not None and self.prefill:
+            total += self.prefill * candidates.fetch_seconds
         if self.queue:
             ahead = queued * per_token
             ahead += quadratic * per_quadratic
@@ -151,9 +154,10 @@ def predicted_start(request: Request, candidates: Candidates, index: int) -> flo
     The same whatever policy chose it. Leaves out BASE_SECONDS, which is alike wherever the request goes.
     """
     resident = candidates.adapter_resident
-    return start_of_row(
+    start = start_of_row(
         request,
         candidates.hit_tokens.item(index),
         candidates.table[:, index].tolist(),
         None if resident is None else bool(resident[index] > 0.0),
     )
+    return start if candidates.fetch_seconds is None else start + candidates.fetch_seconds.item(index)

@@ -16,5 +16,7 @@ class Prefill:
     part: Part = "start"
 
     def seconds(self, request: Request, candidates: Candidates, now: float) -> Floats:
-        """`miss * s/token + c4 * miss * (hit + miss/2)` [seconds]; a copy, for the shared array must not change."""
+        """`miss * s/token + c4 * miss * (hit + miss/2) + fetch` [seconds]; a copy: the shared array must not change."""
+        if candidates.fetch_seconds is not None:
+            return candidates.prefill_seconds + candidates.fetch_seconds
         return candidates.prefill_seconds.copy()

@@ -52,6 +52,7 @@ def candidates(
     hit_tokens: float | Sequence[float] = 0.0,
     labels: Sequence[Mapping[str, str]] | None = None,
     adapter_resident: Sequence[float] | None = None,
+    fetch_seconds: Sequence[float] | None = None,
     **columns: float | Sequence[float],
 ) -> Candidates:
     """Idle, equal replicas, changed by columns in lower case: `candidates(4, queued_tokens=[0, 0, 900, 0])`.
@@ -70,6 +71,7 @@ def candidates(
         tokens,
         tuple(labels) if labels is not None else ({},) * count,
         None if adapter_resident is None else np.array(adapter_resident, dtype=np.float64),
+        None if fetch_seconds is None else np.array(fetch_seconds, dtype=np.float64),
     )
 
 
@@ -84,6 +86,7 @@ def varied(count: int, rng: np.random.Generator, *, tokens: int = 1000) -> Candi
         hit_tokens=np.floor(rng.uniform(0.0, tokens, count)).tolist(),
         labels=[{"zone": f"z{index % 3}"} for index in range(count)],
         adapter_resident=(rng.random(count) < 0.5).tolist(),
+        fetch_seconds=(rng.random(count) * (rng.random(count) < 0.5)).tolist(),
         queued_tokens=rng.integers(0, 50_000, count).tolist(),
         queued_quadratic=rng.uniform(0.0, 1e9, count).tolist(),
         outside_seconds=rng.uniform(0.0, 2.0, count).tolist(),
@@ -193,6 +196,7 @@ def _frozen(given: Candidates) -> tuple[object, ...]:
         given.hit_tokens.tobytes(),
         given.prefill_seconds.tobytes(),
         None if resident is None else resident.tobytes(),
+        None if given.fetch_seconds is None else given.fetch_seconds.tobytes(),
         tuple(given.names),
         tuple(tuple(sorted(label.items())) for label in given.labels),
         given.tokens,

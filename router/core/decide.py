@@ -4,10 +4,14 @@ burst cannot herd."""
 from __future__ import annotations
 
 import enum
+import itertools
+import math
+from collections.abc import Iterable
 
 import msgspec
 import numpy as np
 
+from kvroute.router.core.changes import Medium
 from kvroute.router.core.estimate import Estimate
 from kvroute.router.core.fleet import Fleet
 from kvroute.router.core.index import Index
@@ -15,6 +19,7 @@ from kvroute.router.core.ledger import Lease, Ledger
 from kvroute.router.core.occupancy import Occupancy
 from kvroute.router.core.pool import Pool
 from kvroute.router.core.replica import Replica, State
+from kvroute.router.core.sources import Source
 from kvroute.scorers.contract import Candidates, Column, Floats, Policy, Request
 from kvroute.scorers.fused import start_of_row
 from kvroute.scorers.pipeline import FEW
@@ -22,6 +27,11 @@ from kvroute.scorers.pipeline import FEW
 NOBODY: frozenset[str] = frozenset()
 PATIENCE_SECONDS = 60.0
 """How long an unknown model may be one that a replica which has not answered yet will serve."""
+LINGER_SECONDS = 2.0
+"""How long released blocks are still expected where KV events tell all: events may come a little after the reply."""
+FETCH_SECONDS = (0.0, 5e-6, 2e-5)
+"""Default price of one cached token by medium, to bring it back to the GPU [seconds/token]: 128 KiB of KV over 25 GB/s
+of PCIe, and over 6.5 GB/s of NVMe."""
 _BASE = int(Column.BASE_SECONDS)
 
 
@@ -50,15 +60,28 @@ class Decision(msgspec.Struct, gc=False):
 class Deciding:
     """The decision, over one fleet and one policy."""
 
-    def __init__(self, fleet: Fleet, index: Index, policy: Policy, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        index: Index,
+        policy: Policy,
+        rng: np.random.Generator,
+        fetch_seconds: tuple[float, float, float] = FETCH_SECONDS,
+    ) -> None:
         self.fleet = fleet
         self.index = index
         self.policy = policy
         self.occupancy = Occupancy(index)
         self.estimate = Estimate(fleet)
-        self.ledger = Ledger(fleet, self.occupancy, self.estimate)
+        orders = itertools.count(1)
+        self.ledger = Ledger(fleet, self.occupancy, self.estimate, orders)
+        """This router's own leases."""
+        self.others = Ledger(fleet, self.occupancy, self.estimate, orders)
+        """Leases of other routers, as far as they are shared."""
+        self._fetch_seconds = fetch_seconds
         self._rng = rng
         self._held: Floats = np.zeros(8)
+        self._reach: Floats = np.zeros(8)
         # Built-in sums choose among few replicas without numpy: half the cost of a decision.
         self._choose_few = getattr(policy, "choose_few", None)
         self._on_decided = getattr(policy, "on_decided", None)
@@ -69,7 +92,7 @@ class Deciding:
         pool = self._pool(request, tried, now)
         if isinstance(pool, Reason):
             return pool
-        if self._choose_few is not None and pool.size <= FEW:
+        if self._choose_few is not None and pool.size <= FEW and not self.index.observed.slow:
             hits = self._few_hits(request, pool, now)
             index = self._choose_few(request, hits, pool.cells, pool.adapter_resident)
             return Reason.EXCLUDED if index < 0 else self._reserve(request, pool, hits, index, now)
@@ -77,7 +100,8 @@ class Deciding:
         index = self.policy.choose(request, candidates, now, self._rng)
         if index < 0:
             return Reason.EXCLUDED
-        decision = self._reserve(request, pool, candidates.hit_tokens.tolist(), index, now)
+        fetch = 0.0 if candidates.fetch_seconds is None else candidates.fetch_seconds.item(index)
+        decision = self._reserve(request, pool, candidates.hit_tokens.tolist(), index, now, fetch)
         if self._on_decided is not None:
             self._on_decided(request, candidates, index, now)
         return decision
@@ -103,24 +127,48 @@ class Deciding:
     def candidates(self, request: Request, pool: Pool, now: float) -> Candidates:
         """What the policy may look at: the pool's columns, and what each replica is believed to hold of the prompt."""
         fleet = self.fleet
-        self.ledger.advance(now)
-        fleet.advance(now)
+        self._advance(now)
         table = fleet.table
         if self._held.shape[0] < fleet.rows:
-            self._held = np.zeros(table.shape[1])
+            self._held, self._reach = np.zeros(table.shape[1]), np.zeros(table.shape[1])
         self.index.lookup(request.keys, self._held)
+        held = self._held
+        fetch: Floats | None = None
+        if self.index.observed.slow and request.keys:
+            fetch = self._fetch(request)
+            held = self._reach
         if pool.contiguous:
-            table, held = table[:, : pool.size], self._held[: pool.size]
+            table, held = table[:, : pool.size], held[: pool.size]
+            fetch = None if fetch is None else fetch[: pool.size]
         else:
-            table, held = table[:, pool.rows], self._held[pool.rows]
+            table, held = table[:, pool.rows], held[pool.rows]
+            fetch = None if fetch is None else fetch[pool.rows]
         hits = held * request.block_tokens
         np.minimum(hits, request.tokens, out=hits)
-        return Candidates(pool.names, table, hits, request.tokens, pool.labels, pool.adapter_resident)
+        return Candidates(pool.names, table, hits, request.tokens, pool.labels, pool.adapter_resident, fetch)
+
+    def _fetch(self, request: Request) -> Floats:
+        """Seconds per row to bring back what lies on slower mediums; `_reach` is set to what is held at all.
+
+        A block beyond the GPU's depth is priced as on the CPU where the CPU's depth reaches it, else as on disk.
+        """
+        depth = self._held
+        seconds: Floats = np.zeros(depth.shape)
+        for medium in (Medium.CPU, Medium.DISK):
+            self.index.lookup(request.keys, self._reach, medium)
+            seconds += (self._reach - depth) * (self._fetch_seconds[medium] * request.block_tokens)
+            depth = self._reach.copy()
+        return seconds
+
+    def _advance(self, now: float) -> None:
+        self.ledger.advance(now)
+        self.others.advance(now)
+        self.occupancy.lapse(now)
+        self.fleet.advance(now)
 
     def _few_hits(self, request: Request, pool: Pool, now: float) -> list[float]:
         """Tokens that each replica of a small pool is believed to hold, without numpy."""
-        self.ledger.advance(now)
-        self.fleet.advance(now)
+        self._advance(now)
         hits = self.index.depths(request.keys, pool.row_list)
         block, tokens = request.block_tokens, request.tokens
         return [held * block if held * block < tokens else float(tokens) for held in hits]
@@ -136,6 +184,43 @@ class Deciding:
         self.estimate.forget(replica)
         self.fleet.weigh(replica, 0.0, 0.0)
 
+    # --- what KV events tell ---
+
+    def sourced(self, replica: Replica, source: Source) -> None:
+        """From here on this is where the knowledge of its cache comes from."""
+        if source is not replica.source:
+            replica.source = source
+            self.occupancy.linger(replica.row, LINGER_SECONDS if source is Source.EXACT else math.inf)
+
+    def cleared(self, replica: Replica) -> None:
+        """Its cache was reset: what no running request holds is gone. What was observed is the caller's to clear."""
+        self.occupancy.idle(replica.row)
+        self.occupancy.expect_again(replica.row)
+
+    def forgotten(self, replica: Replica) -> None:
+        """What was observed there was cleared without the cache being so: what runs is expected there again."""
+        self.occupancy.expect_again(replica.row)
+
+    def stored(self, replica: Replica, keys: Iterable[int], now: float) -> None:
+        """KV events told of these blocks just now: prompts that end with one of them are computed."""
+        if self.ledger.awaits(replica.row) or self.others.awaits(replica.row):
+            known = frozenset(keys)
+            self.ledger.stored(replica.row, known, now)
+            self.others.stored(replica.row, known, now)
+
+    def reported(self, decision: Decision, cached_tokens: int, prompt_tokens: int) -> None:
+        """The engine's own count for this request. Where events tell all, nothing is to be learnt from it."""
+        if decision.replica.source is not Source.EXACT:
+            self.occupancy.reported(decision.lease.pin, cached_tokens, prompt_tokens)
+
+    # --- what other routers tell ---
+
+    def foreign(self, request: Request, replica: Replica, hit: float, predicted: float, now: float) -> Lease:
+        """Another router has sent this request there, believing in `hit` tokens; settle the lease in `others`."""
+        lease = self._lease(request, replica, hit, 0.0, 0, now)
+        self.others.open(lease, predicted, request)
+        return lease
+
     def _pool(self, request: Request, tried: frozenset[str], now: float) -> Pool | Reason:
         name = request.adapter or request.model
         pool = self.fleet.pool(name) if name else self.fleet.everyone()
@@ -150,26 +235,24 @@ class Deciding:
             return pool if pool.size else Reason.ALL_TRIED
         return pool if pool.size else Reason.NOT_READY
 
-    def _reserve(self, request: Request, pool: Pool, hits: list[float], index: int, now: float) -> Decision:
+    def _reserve(
+        self, request: Request, pool: Pool, hits: list[float], index: int, now: float, fetch: float = 0.0
+    ) -> Decision:
         replica = pool.replicas[index]
         hit = hits[index]
         resident = None if pool.adapter_resident is None else bool(pool.adapter_resident[index])
-        start = start_of_row(request, hit, replica.cells, resident)
+        start = start_of_row(request, hit, replica.cells, resident) + fetch
         predicted = start + replica.cells[_BASE]
+        known = 0 if fetch else math.ceil(hit / request.block_tokens)
+        # A prompt that was not read says nothing of the replica's speed.
+        lease = self._lease(request, replica, hit, start / replica.slow if request.tokens else 0.0, known, now)
+        self.ledger.open(lease, predicted, request)
+        return Decision(replica, lease, hit, max(hits), predicted)
+
+    def _lease(self, request: Request, replica: Replica, hit: float, work: float, known: int, now: float) -> Lease:
         miss = request.tokens - hit
         if miss < 1.0:  # the engine computes the end of a full hit again
             miss = 1.0
-        pin = self.occupancy.reserve(replica.row, request.keys, request.block_tokens, request.tokens)
-        lease = Lease(
-            replica,
-            miss,
-            miss * (hit + 0.5 * miss),
-            # A prompt that was not read says nothing of the replica's speed.
-            start / replica.slow if request.tokens else 0.0,
-            request.sequences,
-            request.stream,
-            pin,
-            now,
-        )
-        self.ledger.open(lease, predicted)
-        return Decision(replica, lease, hit, max(hits), predicted)
+        pin = self.occupancy.reserve(replica.row, request.keys, request.block_tokens, request.tokens, known)
+        quadratic = miss * (hit + 0.5 * miss)
+        return Lease(replica, miss, quadratic, work, request.sequences, request.stream, pin, now)

@@ -8,9 +8,11 @@ its parents.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 
 from kvroute.router.core import segments
+from kvroute.router.core.changes import Medium
 from kvroute.router.core.index import Index
 from kvroute.router.core.segments import Holding, Residue, Segment
 
@@ -43,7 +45,10 @@ class Pin:
 
 
 class Occupancy:
-    """The expected cache of each replica. It is the only writer of the index for replicas without KV events."""
+    """The expected cache of each replica, and the only writer of the index's expected side.
+
+    Where KV events tell all, only what runs is expected: what was released lapses, for the events told of it.
+    """
 
     def __init__(self, index: Index, doubt: float = 1 / 4) -> None:
         """`doubt`: part of the way that a replica's limit goes, at a shortfall, to what that shows to be too much."""
@@ -51,6 +56,10 @@ class Occupancy:
         self._doubt = doubt
         self._replicas: dict[int, Holding] = {}
         self._capacity: dict[int, float] = {}
+        self._lingering: dict[int, float] = {}
+        self._lapsing: deque[tuple[float, int, Holding, int]] = deque()
+        self.block_tokens: dict[int, float] = {}
+        """Per row, what one observed block stands for [tokens]."""
         self.shortfalls = 0
         """Reports whose cached tokens fell short of the prediction by more than its tolerance."""
         self.shortfall_tokens = 0.0
@@ -79,6 +88,39 @@ class Occupancy:
         replica = self._replicas.get(row)
         return 0.0 if replica is None else replica.cached
 
+    def observed_tokens(self, row: int) -> float:
+        """Tokens that KV events tell of, evictable ones included [tokens]."""
+        return self._index.observed.blocks(row, Medium.GPU) * self.block_tokens.get(row, 0.0)
+
+    def linger(self, row: int, seconds: float) -> None:
+        """Released blocks lapse after so long, for KV events tell what the replica holds; inf: the LRU decides."""
+        if math.isinf(seconds):
+            self._lingering.pop(row, None)
+            self.expect_again(row)
+        else:
+            self._lingering[row] = seconds
+
+    def lapse(self, now: float) -> None:
+        """Let go of released blocks whose time is over."""
+        lapsing = self._lapsing
+        while lapsing and lapsing[0][0] <= now:
+            _, row, replica, stamp = lapsing.popleft()
+            if row in self._lingering and self._replicas.get(row) is replica:
+                self._forget(row, replica, stamp)
+
+    def idle(self, row: int) -> None:
+        """The replica's cache was cleared: what no request holds is gone."""
+        replica = self._replicas.get(row)
+        if replica is not None:
+            self._forget(row, replica, replica.clock)
+
+    def expect_again(self, row: int) -> None:
+        """What was observed there is forgotten: blocks that were not entered because they were known are entered."""
+        replica = self._replicas.get(row)
+        if replica is not None:
+            for segment in replica.heads.values():
+                self._index.add(row, segment.keys)
+
     def limit_tokens(self, row: int) -> float:
         """What the replica is taken to have room for: its capacity, or less where reports contradict it [tokens]."""
         replica = self._replicas.get(row)
@@ -91,17 +133,21 @@ class Occupancy:
             for segment in replica.heads.values():
                 self._index.remove(row, segment.keys)
         self._index.drop(row)
+        self._index.observed.clear(row)
 
     def leave(self, row: int) -> None:
         """The replica is gone: nothing is known of whoever has its row next, not even the capacity. Pins as `drop`."""
         self.drop(row)
         self._capacity.pop(row, None)
+        self._lingering.pop(row, None)
+        self.block_tokens.pop(row, None)
 
-    def reserve(self, row: int, keys: Sequence[int], block_tokens: float, tokens: int) -> Pin:
+    def reserve(self, row: int, keys: Sequence[int], block_tokens: float, tokens: int, known: int = 0) -> Pin:
         """Pin a prompt's blocks at a replica; those it lacks enter the index at once, as expected.
 
         `block_tokens` is what one block stands for, `tokens` the whole prompt, of all sequences [tokens]. A replica of
         no capacity shares nothing: its prefix caching is off, and each prompt takes room of its own while it runs.
+        `known`: leading blocks that the index has for this row already; they are not entered again.
         """
         replica = self._replicas.get(row)
         if replica is None:
@@ -116,7 +162,8 @@ class Occupancy:
         if hit < len(keys):
             new = list(keys[hit:])
             leaf = segments.grow(replica, leaf, new, hit + len(new), block_tokens)
-            self._index.add(row, new)
+            if known < len(keys):
+                self._index.add(row, new if known <= hit else list(keys[known:]))
         if leaf is not None:
             replica.idle.pop(leaf, None)
             pin.leaf = leaf
@@ -128,7 +175,7 @@ class Occupancy:
             self._evict(row, replica)
         return pin
 
-    def release(self, pin: Pin, output_tokens: int, completed: bool) -> None:
+    def release(self, pin: Pin, output_tokens: int, completed: bool, now: float) -> None:
         """The request has left the replica. A second release changes nothing.
 
         `completed`: its first output was seen, so its prompt was computed. Otherwise the blocks that it alone was
@@ -162,6 +209,9 @@ class Occupancy:
             replica.idle.move_to_end(leaf)
         if replica.cached > replica.limit:
             self._evict(pin.row, replica)
+        seconds = self._lingering.get(pin.row)
+        if seconds is not None:
+            self._lapsing.append((now + seconds, pin.row, replica, replica.clock))
 
     def reported(self, pin: Pin, hit_tokens: int, prompt_tokens: int | None = None) -> None:
         """The engine's own count of this request's cached prompt tokens; before or after its release.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from kvroute.router.core.sources import Source
 from kvroute.scorers.contract import Column, Role
 
 _WIDTH = len(Column)
@@ -64,6 +65,7 @@ class Replica:
         "sequences",
         "since",
         "slow",
+        "source",
         "spec",
         "state",
     )
@@ -90,5 +92,7 @@ class Replica:
         """When BUSY was last brought up to date [s]."""
         self.slow = 1.0
         """Learned factor on the step model's times: 2.0 is a replica half as fast as the model says."""
+        self.source = Source.EXPECTED
+        """Where the knowledge of its cache comes from; `Deciding.sourced` changes it."""
         self.resident: frozenset[str] | None = None
         """LoRA adapters on the device as `/metrics` last said; None = it does not say, so all are taken to be."""

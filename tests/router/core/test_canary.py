@@ -13,9 +13,9 @@ def one(predicted: float, reported: float, **kind: bool) -> Comparison:
     return Comparison(predicted, reported, 16.0, **kind)
 
 
-def hint(canary: Canary, source: Source = Source.EXACT, **facts: bool) -> Hint:
+def hint(canary: Canary, **facts: bool) -> Hint:
     """The hint where prompts are tokenised, events come and their blocks fit, unless said otherwise."""
-    return canary.hint(source, **{"tokenized": True, "events_seen": True, "mismatched": False, **facts})
+    return canary.hint(Source.EXACT, **{"tokenized": True, "events_seen": True, "mismatched": False, **facts})
 
 
 def test_agreement_is_quiet() -> None:

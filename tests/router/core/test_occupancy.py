@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import random
 import sys
 from collections.abc import Sequence
@@ -72,7 +73,7 @@ def test_segments_behave_as_single_blocks_would(history: list[tuple[str, Chain |
                 plain.reported(use, amount * BLOCK)
             else:
                 running.remove((pin, use))
-                occupancy.release(pin, amount, action == "release")
+                occupancy.release(pin, amount, action == "release", 0.0)
                 plain.release(use, amount, action == "release")
         held = {chain for chain in seen if index.holds(0, keys(chain)[-1])}
         assert held == set(plain.blocks)
@@ -80,7 +81,7 @@ def test_segments_behave_as_single_blocks_would(history: list[tuple[str, Chain |
         assert occupancy.cached_tokens(0) == plain.cached
         assert occupancy.active_tokens(0) == plain.active
     for pin, _ in running:
-        occupancy.release(pin, 0, completed=True)
+        occupancy.release(pin, 0, completed=True, now=0.0)
     assert occupancy.active_tokens(0) == 0
 
 
@@ -93,9 +94,9 @@ def test_a_running_request_is_never_evicted() -> None:
     first = occupancy.reserve(0, one, BLOCK, 3 * BLOCK)
     second = occupancy.reserve(0, other, BLOCK, 3 * BLOCK)
     assert (depth(index, one), depth(index, other)) == (3, 3)
-    occupancy.release(first, 0, completed=True)
+    occupancy.release(first, 0, completed=True, now=0.0)
     assert (depth(index, one), depth(index, other)) == (1, 3)
-    occupancy.release(second, 2 * BLOCK, completed=True)
+    occupancy.release(second, 2 * BLOCK, completed=True, now=0.0)
     assert (depth(index, one), depth(index, other)) == (0, 3)
 
 
@@ -103,12 +104,12 @@ def test_a_request_that_failed_takes_back_only_what_it_alone_promised() -> None:
     """Blocks confirmed before, or expected by somebody else still running, stay."""
     index = Index()
     occupancy = Occupancy(index)
-    occupancy.release(occupancy.reserve(0, keys([1]), BLOCK, BLOCK), 0, completed=True)
+    occupancy.release(occupancy.reserve(0, keys([1]), BLOCK, BLOCK), 0, completed=True, now=0.0)
     alone = occupancy.reserve(0, keys([1, 2, 3]), BLOCK, 3 * BLOCK)
     other = occupancy.reserve(0, keys([1, 2, 4]), BLOCK, 3 * BLOCK)
-    occupancy.release(alone, 0, completed=False)
+    occupancy.release(alone, 0, completed=False, now=0.0)
     assert (depth(index, keys([1, 2, 3])), depth(index, keys([1, 2, 4]))) == (2, 3)
-    occupancy.release(other, 0, completed=False)
+    occupancy.release(other, 0, completed=False, now=0.0)
     assert depth(index, keys([1, 2, 4])) == 1
     assert occupancy.cached_tokens(0) == BLOCK
 
@@ -121,11 +122,11 @@ def test_a_dropped_replica_voids_its_pins() -> None:
     occupancy.drop(2)
     assert (index.blocks(2), occupancy.cached_tokens(2), occupancy.active_tokens(2)) == (0, 0.0, 0.0)
     again = occupancy.reserve(2, keys([1, 3]), BLOCK, 32)
-    occupancy.release(pin, 10, completed=True)
+    occupancy.release(pin, 10, completed=True, now=0.0)
     occupancy.reported(pin, 0)
     assert occupancy.active_tokens(2) == 32.0
-    occupancy.release(again, 0, completed=True)
-    occupancy.release(again, 50, completed=True)
+    occupancy.release(again, 0, completed=True, now=0.0)
+    occupancy.release(again, 50, completed=True, now=0.0)
     assert (index.blocks(2), occupancy.cached_tokens(2), occupancy.active_tokens(2)) == (2, 32.0, 0.0)
 
 
@@ -134,7 +135,7 @@ def test_a_conversation_costs_one_segment() -> None:
     occupancy = Occupancy(Index())
     for turn in range(1, 60):
         pin = occupancy.reserve(0, keys(range(turn * 3)), BLOCK, turn * 3 * BLOCK + 5)
-        occupancy.release(pin, BLOCK, completed=True)
+        occupancy.release(pin, BLOCK, completed=True, now=0.0)
     assert len(occupancy._replicas[0].heads) == 1
     assert occupancy.cached_tokens(0) == 59 * 3 * BLOCK + 5 + BLOCK
 
@@ -143,7 +144,7 @@ def test_a_report_by_share_is_not_disturbed_by_a_wrong_block_size() -> None:
     """With the engine's prompt size a full hit is a full hit, whatever we took a block for."""
     occupancy = Occupancy(Index())
     prompt = keys(range(20))
-    occupancy.release(occupancy.reserve(0, prompt, 128.0, 2560), 0, completed=True)
+    occupancy.release(occupancy.reserve(0, prompt, 128.0, 2560), 0, completed=True, now=0.0)
     occupancy.reported(occupancy.reserve(0, prompt, 128.0, 2560), 1600, prompt_tokens=1610)
     assert (occupancy.shortfalls, occupancy.excesses) == (0, 0)
     occupancy.reported(occupancy.reserve(0, prompt, 128.0, 2560), 400, prompt_tokens=1610)
@@ -159,7 +160,7 @@ def test_uneven_text_is_no_shortfall() -> None:
     occupancy = Occupancy(index)
     older, prompt = keys([7, 8]), keys(range(20))
     for chain in (older, prompt):
-        occupancy.release(occupancy.reserve(0, chain, BLOCK, len(chain) * BLOCK), 0, completed=True)
+        occupancy.release(occupancy.reserve(0, chain, BLOCK, len(chain) * BLOCK), 0, completed=True, now=0.0)
     pin = occupancy.reserve(0, prompt, BLOCK, 20 * BLOCK)
     occupancy.reported(pin, 15 * BLOCK)
     assert (depth(index, older), occupancy.limit_tokens(0)) == (2, UNKNOWN_CAPACITY)
@@ -173,7 +174,7 @@ def test_the_limit_follows_reports_both_ways() -> None:
     occupancy = Occupancy(Index())
     occupancy.set_capacity(0, 1000 * BLOCK)
     prompt = keys(range(20))
-    occupancy.release(occupancy.reserve(0, prompt, BLOCK, 20 * BLOCK), 0, completed=True)
+    occupancy.release(occupancy.reserve(0, prompt, BLOCK, 20 * BLOCK), 0, completed=True, now=0.0)
     pin = occupancy.reserve(0, prompt, BLOCK, 20 * BLOCK)
     occupancy.reported(pin, 0)
     low = occupancy.limit_tokens(0)
@@ -207,7 +208,7 @@ def _replay(seed: int, believed: int, real: int, *, report: bool) -> float:
         use = engine.reserve(tuple(talk), len(talk) * BLOCK)
         if report:
             occupancy.reported(pin, use.hit * BLOCK)
-        occupancy.release(pin, 0, completed=True)
+        occupancy.release(pin, 0, completed=True, now=0.0)
         engine.release(use, 0, completed=True)
         if step >= 300:
             errors.append(abs(predicted - use.hit))
@@ -231,7 +232,7 @@ def test_memory_is_flat_under_prompts_that_never_return() -> None:
     sizes = []
     for number in range(200_000):
         pin = occupancy.reserve(0, [rng.getrandbits(64), rng.getrandbits(64)], 128.0, 300)
-        occupancy.release(pin, 20, completed=True)
+        occupancy.release(pin, 20, completed=True, now=0.0)
         if number % 50_000 == 49_999:
             gc.collect()
             replica = occupancy._replicas[0]
@@ -245,7 +246,7 @@ def test_prompts_without_a_block_take_no_memory_each() -> None:
     """Short prompts have no keys; what they leave is one growing entry until a chain comes between."""
     occupancy = Occupancy(Index())
     for _ in range(1000):
-        occupancy.release(occupancy.reserve(0, [], 128.0, 20), 5, completed=True)
+        occupancy.release(occupancy.reserve(0, [], 128.0, 20), 5, completed=True, now=0.0)
     assert len(occupancy._replicas[0].idle) == 1
     assert occupancy.cached_tokens(0) == 25_000
 
@@ -257,7 +258,7 @@ def test_prompts_that_return_take_no_memory_each_time(keyless: bool) -> None:
     prompts = [keys([1, 2]), [] if keyless else keys([3])]
     for number in range(5_000):
         prompt = prompts[number % 2]
-        occupancy.release(occupancy.reserve(0, prompt, BLOCK, len(prompt) * BLOCK + 3), 4, completed=True)
+        occupancy.release(occupancy.reserve(0, prompt, BLOCK, len(prompt) * BLOCK + 3), 4, completed=True, now=0.0)
     assert len(occupancy._replicas[0].idle) < 10
     assert occupancy.cached_tokens(0) == 5_000 * 7 + (2 if keyless else 3) * BLOCK
 
@@ -270,7 +271,7 @@ def test_what_repeated_prompts_generated_is_evicted_in_its_turn() -> None:
     often, later = keys([1]), keys(range(10, 20))
 
     def ask(prompt: list[int]) -> None:
-        occupancy.release(occupancy.reserve(0, prompt, BLOCK, len(prompt) * BLOCK), BLOCK, completed=True)
+        occupancy.release(occupancy.reserve(0, prompt, BLOCK, len(prompt) * BLOCK), BLOCK, completed=True, now=0.0)
 
     for _ in range(900):
         ask(often)
@@ -292,7 +293,7 @@ def test_without_prefix_caching_nothing_is_held_after_a_request() -> None:
     assert (index.blocks(0), [pin.hit for pin in pins]) == (0, [0, 0, 0])
     assert occupancy.active_tokens(0) == 3 * (2 * BLOCK + 5)
     for pin in pins:
-        occupancy.release(pin, 7, completed=True)
+        occupancy.release(pin, 7, completed=True, now=0.0)
     assert (occupancy.active_tokens(0), occupancy.cached_tokens(0)) == (0.0, 0.0)
 
 
@@ -305,6 +306,62 @@ def test_a_row_is_forgotten_wholly_when_its_replica_leaves() -> None:
     occupancy.leave(0)
     assert occupancy.limit_tokens(0) == UNKNOWN_CAPACITY
     occupancy.reserve(0, keys([1]), BLOCK, BLOCK)
-    occupancy.release(old, 50, completed=True)
+    occupancy.release(old, 50, completed=True, now=0.0)
     assert (index.blocks(0), occupancy.active_tokens(0), occupancy.cached_tokens(0)) == (1, BLOCK, BLOCK)
     occupancy.leave(3)
+
+
+def test_what_events_tell_of_lapses_after_its_release() -> None:
+    """Where KV events tell all, released blocks stay expected for a short while, running ones as long as they run."""
+    index = Index()
+    occupancy = Occupancy(index)
+    occupancy.linger(0, 2.0)
+    chain = keys(range(6))
+    one = occupancy.reserve(0, chain[:4], BLOCK, 4 * BLOCK)
+    other = occupancy.reserve(0, chain, BLOCK, 6 * BLOCK)
+    occupancy.release(one, 9, completed=True, now=10.0)
+    occupancy.lapse(13.0)
+    assert index.depths(chain, [0]) == [6]
+    occupancy.release(other, 9, completed=True, now=20.0)
+    occupancy.lapse(21.9)
+    assert index.depths(chain, [0]) == [6]
+    occupancy.lapse(22.0)
+    assert (index.depths(chain, [0]), occupancy.cached_tokens(0)) == ([0], 0.0)
+
+
+def test_a_block_used_again_does_not_lapse() -> None:
+    """The time of a block's last release counts."""
+    index = Index()
+    occupancy = Occupancy(index)
+    occupancy.linger(0, 2.0)
+    chain = keys(range(4))
+    occupancy.release(occupancy.reserve(0, chain, BLOCK, 4 * BLOCK), 0, completed=True, now=0.0)
+    occupancy.release(occupancy.reserve(0, chain, BLOCK, 4 * BLOCK), 0, completed=True, now=1.0)
+    occupancy.lapse(2.5)
+    assert index.depths(chain, [0]) == [4]
+
+
+def test_the_lru_takes_over_when_events_stop() -> None:
+    """Blocks that were not entered because events told of them are entered when events no longer do."""
+    index = Index()
+    occupancy = Occupancy(index)
+    occupancy.linger(0, 2.0)
+    chain = keys(range(6))
+    pin = occupancy.reserve(0, chain, BLOCK, 6 * BLOCK, known=4)
+    assert index.blocks(0) == 2
+    occupancy.linger(0, math.inf)
+    assert index.depths(chain, [0]) == [6]
+    occupancy.release(pin, 0, completed=True, now=0.0)
+    occupancy.lapse(1e9)
+    assert index.depths(chain, [0]) == [6]
+
+
+def test_a_cleared_cache_keeps_what_runs() -> None:
+    """A reset takes idle blocks; those of running requests stay expected."""
+    index = Index()
+    occupancy = Occupancy(index)
+    chain, other = keys(range(6)), keys(range(10, 14))
+    occupancy.reserve(0, chain, BLOCK, 6 * BLOCK)
+    occupancy.release(occupancy.reserve(0, other, BLOCK, 4 * BLOCK), 0, completed=True, now=0.0)
+    occupancy.idle(0)
+    assert (index.depths(chain, [0]), index.depths(other, [0])) == ([6], [0])
