@@ -49,7 +49,10 @@ def main() -> None:
     "--backend", "backends", multiple=True, help="A vLLM server: URL[,role=R][,model=M][,slots=N][,label.K=V]."
 )
 @click.option("--backends-file", help="File with one backend a line, read again when it changes.")
+@click.option("--workers", type=int, help="Processes that share the port; more than one needs --redis. [default: 1]")
 @click.option("--policy", help="How to choose: latency, goodput, round-robin, ... [default: latency]")
+@click.option("--tokenizer", help="Tokenizer for exact prefixes: PATH, Hugging Face id, none. [default: auto]")
+@click.option("--redis", help="Share what is known with other routers: redis://HOST:PORT, ...")
 @click.option("--config", "path", type=click.Path(path_type=Path, dir_okay=False), help="YAML configuration file.")
 @click.option("--backend-api-key-env", help="Environment variable with the key for discovery and scraping.")
 @click.option("--tls-cert", help="PEM certificate towards clients.")
@@ -62,6 +65,7 @@ def serve(backends: tuple[str, ...], path: Path | None, **options: Any) -> None:
     from kvroute.router.config import load
     from kvroute.router.errors import KvrouteError
     from kvroute.router.server import run
+    from kvroute.router.workers.supervisor import supervise
     from kvroute.scorers.errors import PluginError
 
     keys = {
@@ -72,6 +76,7 @@ def serve(backends: tuple[str, ...], path: Path | None, **options: Any) -> None:
         "tls_cert": "listen.tls_cert",
         "tls_key": "listen.tls_key",
         "backend_api_key_env": "upstream.api_key_env",
+        "redis": "redis.url",
         "log_level": "logging.level",
         "log_format": "logging.format",
         "log_requests": "logging.requests",
@@ -79,7 +84,11 @@ def serve(backends: tuple[str, ...], path: Path | None, **options: Any) -> None:
     overrides: dict[str, Any] = {keys.get(name, name): value for name, value in options.items()}
     overrides["backends"] = list(backends) or None
     try:
-        run(load(path, overrides))
+        config = load(path, overrides)
+        if config.workers > 1:
+            supervise(config)
+        else:
+            run(config)
     except (KvrouteError, PluginError) as error:
         _fail(str(error))
     except OSError as error:

@@ -60,6 +60,43 @@ class Logging(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One line per request at info."""
 
 
+class Knowledge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the router learns what replicas hold."""
+
+    kv_events: Literal["auto", "convention", "off"] = "auto"
+    """Whether to follow the engines' KV events: where they tell (`auto`), else at vLLM's usual ports (`convention`)."""
+    block_tokens: int | None = None
+    """Block size of the token lens [tokens]; None: that of the engines. Theirs must be multiples of it."""
+    cpu_seconds: float = 5e-6
+    """Price of bringing one cached token back from CPU memory [seconds]."""
+    disk_seconds: float = 2e-5
+    """Price of bringing one cached token back from disk [seconds]."""
+    tokenizer_threads: int = 2
+    """Threads that tokenise beside the event loop."""
+    text_block_bytes: int = 512
+    """Block size of the text lens [bytes]."""
+
+
+class Redis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where several routers share what they know. Redis 6.2 or later, or Valkey."""
+
+    url: str | None = None
+    """None: this router shares with nobody. `redis://HOST:PORT/DB`; `redis+cluster://HOST:PORT,...`, `redis+sentinel://HOST:PORT,.../SERVICE`;
+    rediss is TLS."""
+    namespace: str = "kvroute"
+    """Begins every key: routers of one fleet share it, fleets must not."""
+    user: str | None = None
+    """ACL user."""
+    password_env: str | None = None
+    """Environment variable with the password."""
+    password_file: str | None = None
+    """File with the password."""
+    ca: str | None = None
+    """PEM file of the authority that signed the server's certificate; None = the system's."""
+    flush_seconds: float = 0.005
+    """How often what was just sent where is told to the other routers [seconds]."""
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything `kvroute serve` can be told. Unknown keys are faults."""
 
@@ -78,8 +115,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     logging: Logging = Logging()
     step: StepTime = StepTime()
     """Prior of the step model; learned factors correct it."""
-    text_block_bytes: int = 512
-    """Block size of the text lens [bytes]."""
+    tokenizer: str | dict[str, str] = "auto"
+    """Path, Hugging Face id, `none`, or `auto` (what the engine names, if it is on this machine); or one per model."""
+    knowledge: Knowledge = Knowledge()
+    redis: Redis = Redis()
+    workers: int = 1
+    """Processes that share the port. More than one needs Redis."""
     retry_share: float = 0.1
     """Retries after body bytes were sent, as a share of all requests."""
     management: bool = False
@@ -120,15 +161,31 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ConfigError(f"{key}: {port} is not a port; use 0 to 65535")
         if bool(self.listen.tls_cert) != bool(self.listen.tls_key):
             raise ConfigError("listen.tls_cert: certificate and key go together; give both or neither")
-        if not 16 <= self.text_block_bytes <= 65536:
-            raise ConfigError(f"text_block_bytes: {self.text_block_bytes} is out of range; use 16 to 65536")
-        if not 0.0 <= self.retry_share <= 1.0:
-            raise ConfigError(f"retry_share: {self.retry_share} is out of range; use 0 to 1")
+        for key, given, low, high in self._bounded():
+            if not low <= given <= high:
+                raise ConfigError(f"{key}: {given} is out of range; use {low} to {high}")
+        if self.workers > 1 and self.redis.url is None:
+            raise ConfigError(
+                f"workers: {self.workers} processes that do not know what the others send would herd and miss each"
+                " other's caches; give them a Redis to agree through (--redis redis://HOST:PORT), or use one worker"
+            )
         for key, value in _numbers(self):
             if not math.isfinite(value):
                 raise ConfigError(f"{key}: {value} is not a number that can be used")
         self.backend_list()
         return self
+
+    def _bounded(self) -> Iterator[tuple[str, float, float, float]]:
+        """(key, value, least, most)."""
+        known = self.knowledge
+        yield "knowledge.text_block_bytes", known.text_block_bytes, 16, 65536
+        yield "knowledge.block_tokens", known.block_tokens or 16, 1, 4096
+        yield "knowledge.tokenizer_threads", known.tokenizer_threads, 1, 64
+        yield "knowledge.cpu_seconds", known.cpu_seconds, 0, 1
+        yield "knowledge.disk_seconds", known.disk_seconds, 0, 1
+        yield "redis.flush_seconds", self.redis.flush_seconds, 0.001, 1
+        yield "retry_share", self.retry_share, 0, 1
+        yield "workers", self.workers, 1, 256
 
 
 def _numbers(settings: msgspec.Struct, prefix: str = "") -> Iterator[tuple[str, float]]:

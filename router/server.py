@@ -18,7 +18,7 @@ import numpy as np
 import uvloop
 
 from kvroute import __version__
-from kvroute.router.config import Config
+from kvroute.router.config import Config, Listen
 from kvroute.router.control.admin import ControlServer, make_admin
 from kvroute.router.control.logs import set_up_logs
 from kvroute.router.control.loop_lag import LoopLag
@@ -49,14 +49,17 @@ log = logging.getLogger(__name__)
 class Server:
     """One router process. `start`, then `drain` and `close`."""
 
-    def __init__(self, config: Config, *, reuse_port: bool = False) -> None:
-        """Build everything; nothing listens yet. `reuse_port`: other processes listen on the same port.
+    def __init__(self, config: Config, shared: Listen | None = None) -> None:
+        """Build everything; nothing listens yet.
+
+        `shared`: where one of several workers listens; it shares the clients' port with the others.
 
         Raises:
             ConfigError, PluginError: the configuration names what cannot be had.
         """
         self.config = config
-        self._reuse_port = reuse_port
+        self._listen = shared or config.listen
+        self._reuse_port = shared is not None
         targets: dict[str, Target] = {}
         policy = load_policy(config.policy_spec(), self._plugin_failed)
         self.deciding = Deciding(Fleet(config.step), Index(), policy, np.random.default_rng(config.seed))
@@ -73,7 +76,12 @@ class Server:
             self.membership, self.metrics, __version__, self._open_session, self.watch.missing, self._rediscover
         )
         self.traffic = Traffic(
-            self.deciding, TextLens(config.text_block_bytes), self.observing, self.watch, self.local, _options(config)
+            self.deciding,
+            TextLens(config.knowledge.text_block_bytes),
+            self.observing,
+            self.watch,
+            self.local,
+            _options(config),
         )
         self.traffic.targets = targets
         self.facade = Facade(__version__, config, self.traffic, self.membership, self.local)
@@ -82,8 +90,9 @@ class Server:
         self.metrics.counters = self.dataplane.counters
         self._lag = LoopLag(self.metrics.router.loop_lag.observe)
         self._control = ControlServer(
-            make_admin(self.facade, self.metrics), config.listen.control_host, config.listen.control_port
+            make_admin(self.facade, self.metrics), self._listen.control_host, self._listen.control_port
         )
+        self._context: ssl.SSLContext | None = None
         self._file: BackendsFile | None = None
         self.control_port = 0
 
@@ -93,26 +102,34 @@ class Server:
         return self.dataplane.ports[0]
 
     async def start(self) -> None:
-        """Listen, and look for the replicas; they join when they answer.
+        """Look for the replicas, which join when they answer, and listen.
 
         Raises:
             OSError: an address cannot be had.
             ConfigError: the backends' file or the certificate cannot be read.
         """
+        await self.prepare()
+        await self.listen()
+
+    async def prepare(self) -> None:
+        """All of `start` but the clients' port."""
         config = self.config
         backends = config.backend_list()
         if config.backends_file is not None:
             self._file = BackendsFile(Path(config.backends_file), self._listed)
             backends = check_distinct([*backends, *self._file.start()])
-        context = _client_ssl(config)
+        self._context = _client_ssl(config)
         self.control_port = await self._control.start()
-        await self.dataplane.start(config.listen.host, config.listen.port, context=context, reuse_port=self._reuse_port)
         self._lag.start()
         self._expect(backends)
-        where = f"{config.listen.host}:{self.port}, control on {config.listen.control_host}:{self.control_port}"
-        log.info(
-            "kvroute %s listens on %s; policy %s, %d backends", __version__, where, self.facade.policy, len(backends)
-        )
+
+    async def listen(self) -> None:
+        """Take clients' requests from here on."""
+        listen = self._listen
+        await self.dataplane.start(listen.host, listen.port, context=self._context, reuse_port=self._reuse_port)
+        where = f"{listen.host}:{self.port}, control on {listen.control_host}:{self.control_port}"
+        count = len(self.membership.members)
+        log.info("kvroute %s listens on %s; policy %s, %d backends", __version__, where, self.facade.policy, count)
 
     async def drain(self) -> bool:
         """Stop accepting and let what runs end; False when the time for it was not enough."""
