@@ -1,0 +1,1 @@
+"""KV events: what the engines publish about their caches, into our own keys."""

@@ -1,0 +1,44 @@
+"""Reads one message of an event socket, whatever its sender made of it."""
+
+from __future__ import annotations
+
+import zmq
+
+SEQUENCE_BYTES = 8
+_MOST_FRAMES = 4
+"""No good message has more."""
+_SKIPPED_AT_ONCE = 256
+"""Frames of a bad message that are thrown away in one go."""
+
+
+class Frames:
+    """The messages of one socket as lists of frames. A message of too many frames is cut, and its rest thrown away
+    bit by bit, so that a sender of endless messages holds nobody up."""
+
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        self._socket = socket
+        self._skipping = False
+
+    def read(self) -> list[bytes] | None:
+        """The next message, empty where part of a bad one was thrown away; None when there is nothing (for now)."""
+        socket = self._socket
+        try:
+            if self._skipping:
+                self._skip()
+                return []
+            frames = [socket.recv(zmq.NOBLOCK)]
+            while socket.getsockopt(zmq.RCVMORE):
+                if len(frames) == _MOST_FRAMES:
+                    self._skipping = True
+                    return []
+                frames.append(socket.recv(zmq.NOBLOCK))
+        except zmq.Again:
+            return None
+        return frames
+
+    def _skip(self) -> None:
+        for _ in range(_SKIPPED_AT_ONCE):
+            self._socket.recv(zmq.NOBLOCK)
+            if not self._socket.getsockopt(zmq.RCVMORE):
+                self._skipping = False
+                return
