@@ -1,6 +1,7 @@
 # Everything runs in environments of this checkout's own: .venv, and .venv-3.12 and .venv-3.13 where those are present.
 #   make demo         four stand-in engines, round-robin next to the default policy; ends within a minute
 #   make test         lint, types, layers, tests; on every supported Python that is found
+#   make redis-server a Redis server for the tests, in ~/.cache, where none is on PATH
 #   make test-vllm    the end-to-end suite on the real engine (first run: 3.5 GB and some minutes)
 #   make wheel-check  builds the wheel, checks what is in it, and runs it
 #   make bench        router CPU per request, next to its peers
@@ -12,16 +13,23 @@ BIN := $(VENV)/bin
 OTHER_VERSIONS := 3.12 3.13
 PYTEST := -m pytest --ignore=tests/vllm
 
-.PHONY: demo test test-here test-others test-vllm lint wheel-check bench clean
+.PHONY: demo test test-here test-others test-vllm redis-server redis-tried lint wheel-check bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
 	$(BIN)/kvroute demo
 
-test: lint test-here test-others
+test: lint redis-tried test-here test-others
 
 test-here: $(VENV)/.installed-dev
 	$(BIN)/python $(PYTEST)
+
+redis-server: $(VENV)/.installed-dev
+	@./.ci/redis-server $(BIN)/python
+
+# Without one the tests that need it are skipped, and say so.
+redis-tried: $(VENV)/.installed-dev
+	@./.ci/redis-server $(BIN)/python || echo "no Redis server could be fetched: tests that need one are skipped"
 
 # A version that is missing, or that .venv has already run, is passed over.
 test-others: $(VENV)/.installed-dev

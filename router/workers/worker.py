@@ -1,4 +1,4 @@
-"""What one worker process runs: `python -m kvroute.router.workers.worker FD`, where FD leads to its supervisor."""
+"""What one worker process runs: `python -m kvroute.router.workers FD`, where FD is a socket to its supervisor."""
 
 from __future__ import annotations
 
@@ -125,6 +125,3 @@ async def _hear(server: Server, reader: asyncio.StreamReader, stop: asyncio.Even
         log.error("the supervisor is gone: draining")
         stop.set()
 
-
-if __name__ == "__main__":
-    main()
