@@ -33,11 +33,24 @@ class Ending(msgspec.Struct, gc=False):
     """Segments in which a stream came, from that of its first output on; 0 for other replies."""
 
 
+class Read(msgspec.Struct, gc=False):
+    """What was read of a request before it was decided on."""
+
+    request: Request
+    model: str = ""
+    """The base model that its prompt was read for."""
+    text_bytes: int = 0
+    """Bytes of prompt text behind `request.tokens`; 0: not to be told to the lens."""
+    salted: bool = False
+    """It has a cache_salt."""
+    chat: bool = False
+    """A chat template makes its prompt."""
+
+
 class Exchange:
     """Implements the data plane's Exchange: reports go to the ledger, the estimate, the index and the metrics."""
 
     __slots__ = (
-        "_base",
         "_broken",
         "_pieces",
         "_settled",
@@ -52,28 +65,26 @@ class Exchange:
         "endpoint",
         "explain",
         "path",
+        "read",
         "request",
         "request_headers",
         "response_headers",
         "series",
-        "text_bytes",
     )
 
     def __init__(
         self,
         traffic: Traffic,
-        request: Request,
+        read: Read,
         decision: Decision,
         body: bytes,
         path: bytes,
-        text_bytes: int,
         explain: bool,
         now: float,
-        base: str = "",
     ) -> None:
-        """`text_bytes` of prompt text of the model `base` stand for `request.tokens`; 0: not told to the lens."""
+        """`now`: when the request arrived."""
         self._traffic = traffic
-        self._base = base
+        self.read = read
         self._pieces = 0
         self._started = now
         self._broken: frozenset[str] = frozenset()
@@ -82,10 +93,9 @@ class Exchange:
         self._status = 0
         self._ttft: float | None = None
         self._usage: usage.Usage | None = None
-        self.request = request
+        self.request = read.request
         self.body = body
         self.path = path
-        self.text_bytes = text_bytes
         self.explain = explain
         self.series: RequestSeries
         """Where this attempt is counted; the observer sets it."""
@@ -169,8 +179,8 @@ class Exchange:
         self._settled = True
         completed = outcome is Outcome.COMPLETED and self._status < 400
         self._release(now, completed=completed)
-        if self._usage is not None and self.text_bytes:
-            self._traffic.lens.observe(self._base, self.text_bytes, self._usage.prompt)
+        if self._usage is not None and self.read.text_bytes:
+            self._traffic.lens.observe(self.read.model, self.read.text_bytes, self._usage.prompt)
         end = Ending(self._status, self._ttft, now - self._started, self._usage, self._pieces)
         self._traffic.observer.settled(self, outcome, end)
 
@@ -179,6 +189,6 @@ class Exchange:
         deciding, decision = self._traffic.deciding, self.decision
         # Of several prompts only the first is keyed, but the engine's count is of all.
         if found is not None and found.cached is not None and self.request.sequences == 1:
-            deciding.occupancy.reported(decision.lease.pin, found.cached, found.prompt)
+            deciding.reported(decision, found.cached, found.prompt)
         output = found.completion if found is not None else 0
         deciding.settle(self.request, decision, now, completed=completed, output_tokens=output)

@@ -68,14 +68,14 @@ class Facade:
         tree: dict[str, Any] = msgspec.to_builtins(self._config)
         return tree
 
-    def explain(self, path: bytes, body: bytes) -> Explanation:
+    async def explain(self, path: bytes, body: bytes) -> Explanation:
         """What would be decided for this request now.
 
         Raises:
             ClientError: the body is wrong.
             NoReplica: nobody can take it.
         """
-        request = self._traffic.read(path, body)
+        request = await self._traffic.read(path, body)
         deciding = self._traffic.deciding
         now = self._traffic.clock()
         pool = deciding.pool(request, now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast
 from urllib.parse import parse_qs
 
 import msgspec
@@ -16,8 +16,8 @@ from kvroute.router.core.decide import Deciding, Decision, Reason
 from kvroute.router.core.replica import Replica, State
 from kvroute.router.dataplane.contract import Endpoint, Failure, Head, Headers, Reply
 from kvroute.router.errors import ClientError, NoReplica
-from kvroute.router.exchange import Exchange
-from kvroute.router.knowledge.text import Prompt, TextLens
+from kvroute.router.exchange import Exchange, Read
+from kvroute.router.knowledge.text import Prompt
 from kvroute.router.parse import PATHS, Body, Kind, form_model, glance, parse, strip_transfer
 from kvroute.router.retries import RetryBudget
 from kvroute.router.stored import StoredResponses
@@ -52,6 +52,18 @@ class Note(msgspec.Struct, frozen=True, gc=False):
     explain: bool
 
 
+class Lens(Protocol):
+    """Who turns a body's prompt into block keys."""
+
+    def read(self, body: Body, model: str, adapter: str | None) -> Prompt | Awaitable[Prompt]:
+        """Key a prompt; what takes long is awaited. Never raises."""
+        ...
+
+    def observe(self, model: str, text_bytes: int, prompt_tokens: int) -> None:
+        """The engine counted `prompt_tokens` for a prompt whose `text_bytes` this lens told."""
+        ...
+
+
 class TrafficOptions(msgspec.Struct, frozen=True):
     """What of the configuration concerns single requests."""
 
@@ -69,7 +81,7 @@ class Traffic:
     def __init__(
         self,
         deciding: Deciding,
-        lens: TextLens,
+        lens: Lens,
         observer: Observer,
         health: Health,
         local: Local,
@@ -119,11 +131,11 @@ class Traffic:
             decision = self._decide(request, now)
         except NoReplica as fault:
             return self._refuse(replies.no_replica(fault), head)
-        return Exchange(self, request, decision, b"", head.path, 0, False, now)
+        return Exchange(self, Read(request), decision, b"", head.path, False, now)
 
     # --- the way in ---
 
-    def _route(self, head: Head, note: Note, data: bytes, now: float) -> Exchange:
+    def _route(self, head: Head, note: Note, data: bytes, now: float) -> Exchange | Awaitable[Reply | Exchange]:
         path = head.path
         body: Body | None = None
         if note.reads:
@@ -133,24 +145,59 @@ class Traffic:
             body = parse(path, data)
         elif note.is_json or data[:64].lstrip()[:1] == b"{":
             body = glance(data)
-        base = ""
+        begun = time.perf_counter()
         if body is None:
             model = form_model(data) if note.is_form else ""
-            begun = time.perf_counter()
-            request, text_bytes = Request(id=head.request_id, model=model, tokens=0, session=note.session), 0
-        else:
-            if not self.options.trust_kv_transfer_params and strip_transfer(body.fields):
-                data = replies.dumped(body.fields)
-            begun = time.perf_counter()
-            request, text_bytes, base = self._request(head.request_id, body, note.session)
+            request = Request(id=head.request_id, model=model, tokens=0, session=note.session)
+            return self._send(head, note, Read(request), None, data, now, begun)
+        if not self.options.trust_kv_transfer_params and strip_transfer(body.fields):
+            data = replies.dumped(body.fields)
+        model, adapter = self.deciding.fleet.base(body.model or "")
+        prompt = self.lens.read(body, model, adapter) if body.kind is not Kind.OTHER else NO_PROMPT
+        if type(prompt) is Prompt:
+            read = self._read(head.request_id, body, model, adapter, prompt, note.session)
+            return self._send(head, note, read, body, data, now, begun)
+        return self._tokenised(head, note, body, data, cast("Awaitable[Prompt]", prompt), now)
+
+    async def _tokenised(
+        self, head: Head, note: Note, body: Body, data: bytes, prompt: Awaitable[Prompt], now: float
+    ) -> Reply | Exchange:
+        """The rest of `_route` once the prompt was tokenised beside the event loop; decided on the fleet as it is then.
+
+        `now` stays the request's arrival for its own times.
+        """
+        found = await prompt
+        begun = time.perf_counter()
+        # What serves a name may have changed meanwhile.
+        model, adapter = self.deciding.fleet.base(body.model or "")
+        read = self._read(head.request_id, body, model, adapter, found, note.session)
+        try:
+            return self._send(head, note, read, body, data, now, begun, self.clock())
+        except NoReplica as fault:
+            return self._refuse(replies.no_replica(fault), head)
+
+    def _send(
+        self,
+        head: Head,
+        note: Note,
+        read: Read,
+        body: Body | None,
+        data: bytes,
+        arrived: float,
+        begun: float,
+        now: float | None = None,
+    ) -> Exchange:
+        """Decide, and reserve. `begun` is when the reading began [perf_counter seconds]; `now` where not `arrived`."""
+        now = arrived if now is None else now
         self.budget.request()
+        request = read.request
         decision = None
         if note.kind is Kind.RESPONSES or note.kind is Kind.OTHER:
-            decision = self._pinned(path, body, request, now)
+            decision = self._pinned(head.path, body, request, now)
         if decision is None:
             decision = self._decide(request, now)
         self.observer.decided(time.perf_counter() - begun)
-        return Exchange(self, request, decision, data, path, text_bytes, note.explain, now, base)
+        return Exchange(self, read, decision, data, head.path, note.explain, arrived)
 
     def _note(self, head: Head) -> Note:
         """What path and headers say: read once for heads that come again."""
@@ -190,18 +237,23 @@ class Traffic:
                 session = value.decode("latin-1")
         return session, explain, media
 
-    def read(self, path: bytes, data: bytes) -> Request:
+    async def read(self, path: bytes, data: bytes) -> Request:
         """A request as `handle` would read it, for an explanation.
 
         Raises:
             ClientError: the body is wrong.
         """
-        return self._request("explained", parse(path, data), None)[0]
-
-    def _request(self, request_id: str, body: Body, session: str | None) -> tuple[Request, int, str]:
-        """The request, the bytes of text behind its tokens, and the base model they were read for."""
+        body = parse(path, data)
         model, adapter = self.deciding.fleet.base(body.model or "")
         prompt = self.lens.read(body, model, adapter) if body.kind is not Kind.OTHER else NO_PROMPT
+        if not isinstance(prompt, Prompt):
+            prompt = await prompt
+        return self._read("explained", body, model, adapter, prompt, None).request
+
+    def _read(
+        self, request_id: str, body: Body, model: str, adapter: str | None, prompt: Prompt, session: str | None
+    ) -> Read:
+        """What routing knows of a request whose prompt was read."""
         session = session or body.session
         request = Request(
             id=request_id,
@@ -217,7 +269,8 @@ class Traffic:
             stream=body.stream,
             max_output_tokens=body.max_output_tokens,
         )
-        return request, prompt.text_bytes, model
+        chat = body.kind in (Kind.CHAT, Kind.RESPONSES, Kind.MESSAGES)
+        return Read(request, model, prompt.text_bytes, body.cache_salt is not None, chat)
 
     # --- the decision ---
 

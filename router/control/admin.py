@@ -141,7 +141,7 @@ async def _undrain(request: web.Request) -> web.Response:
 async def _explain(request: web.Request) -> web.Response:
     body = await request.read()
     path = request.query.get("path") or _guess_path(body)
-    return json_reply(request.app[ROUTER].explain(path.encode(), body))
+    return json_reply(await request.app[ROUTER].explain(path.encode(), body))
 
 
 def _change(request: web.Request, change: Callable[[str], None]) -> web.Response:

@@ -108,7 +108,7 @@ class Router(Protocol):
         """Undo `drain`. Raises KeyError when no replica has this name."""
         ...
 
-    def explain(self, path: bytes, body: bytes) -> Explanation:
+    async def explain(self, path: bytes, body: bytes) -> Explanation:
         """What would be decided for this request now; reserves nothing.
 
         Raises:

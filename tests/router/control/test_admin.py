@@ -40,7 +40,7 @@ class FakeRouter:
         self.states[name]
         self.states[name] = "ready"
 
-    def explain(self, path: bytes, body: bytes) -> Explanation:
+    async def explain(self, path: bytes, body: bytes) -> Explanation:
         self.explained.append((path, body))
         if not body:
             raise ClientError(400, "the body is not valid JSON")
