@@ -40,9 +40,7 @@ def _named(node: nodes.Node, loop: nodes.For, in_macros: dict[nodes.For, set[str
 def _messages(tree: nodes.Template) -> list[str]:
     """Names of the loop variables that are a message."""
     lists = list(_aliases(tree, "messages"))
-    return [
-        _name(loop.target) for loop in tree.find_all(nodes.For) if any(_reaches(loop.iter, name) for name in lists)
-    ]
+    return [_name(loop.target) for loop in tree.find_all(nodes.For) if any(_reaches(loop.iter, name) for name in lists)]
 
 
 def _aliases(tree: nodes.Template, name: str) -> Iterator[str]:

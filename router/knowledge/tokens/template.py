@@ -58,7 +58,9 @@ class Template:
 
     def _refuses_late_system(self) -> bool:
         turns = [{"role": role, "content": "t"} for role in ("system", "user", "system", "user")]
-        bare = sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[ext.loopcontrols])
+        bare = sandbox.ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[ext.loopcontrols]
+        )
         try:
             # In the environment that the engine probes in, which lacks our functions: a template that calls one fails.
             bare.from_string(self.source).render(messages=turns, add_generation_prompt=False)
@@ -114,4 +116,4 @@ def _raise_exception(message: str) -> None:
 
 def _strftime_now(form: str) -> str:
     """Today, in this machine's time zone, which should be the engine's."""
-    return datetime.now().strftime(form)  # noqa: DTZ005 - as the engine does
+    return datetime.now().strftime(form)
