@@ -1,119 +1,179 @@
-"""What KV events told that each replica holds: engine hash -> key and count per row and medium, key -> rows."""
+"""What the engines themselves say that they hold: engine hash -> key per replica, and key -> replicas, in columns."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kvroute.router.core.changes import Words
+from kvroute.router.core.chains import mixing
+from kvroute.router.core.changes import Medium, Words
+from kvroute.router.core.held import Held
+from kvroute.router.core.holders import Holders
+from kvroute.router.core.rowsets import RowSets
+
+Contents: TypeAlias = tuple[int, Words, Words, NDArray[np.uint16]]
+"""All that a row holds at a medium: the medium, the engine's hashes, our key of each, how often each was announced."""
+_NONE = np.empty(0, np.uint64)
 
 
 class Observed:
-    """Plain tables; a columnar one takes its place."""
+    """Blocks per (row, medium), told by KV events. Rows are small integers without an upper bound.
 
-    def __init__(self) -> None:
-        self._hashes: dict[tuple[int, int], dict[int, list[int]]] = {}
-        self._holders: list[dict[int, int]] = [{}, {}, {}]
+    An engine may announce a hash several times, and holds it until it has taken it back as many times.
+    """
+
+    __slots__ = ("_gpu", "_held", "_mixing", "_rowsets", "_shared", "_tables", "holders", "slow")
+
+    def __init__(self, seed: int = 0) -> None:
+        """`seed` (64 bits) shall be secret where engines may be hostile: it decides which keys fall together."""
+        self._mixing = mixing(seed)
+        self._rowsets = RowSets()
+        self._gpu = Holders(self._mixing, self._rowsets)
+        self._tables: dict[int, Holders] = {Medium.GPU: self._gpu}
+        self._held: dict[int, dict[int, Held]] = {}
+        """Row -> medium -> what it holds there; nothing empty is kept."""
+        self._shared = 0
+        """For each key, how many mediums hold it beyond the first."""
+        self.holders: Callable[[int], int] = self._gpu.holders
+        """The rows that hold a key on GPU, as bits: the GPU table's own method, which saves a call."""
+        self.slow = False
+        """Whether any medium but GPU holds anything: otherwise `holders` says all that `holders_anywhere` does."""
 
     def __len__(self) -> int:
-        return len(set().union(*self._holders))
-
-    @property
-    def slow(self) -> bool:
-        return bool(self._holders[1] or self._holders[2])
+        """Distinct keys held by anyone, at any medium."""
+        return sum(table.live for table in self._tables.values()) - self._shared
 
     def store(self, row: int, medium: int, hashes: Words, keys: Words) -> Words:
-        table = self._hashes.setdefault((row, medium), {})
-        holders = self._holders[medium]
-        new = []
-        for hash_, key in zip(hashes.tolist(), keys.tolist(), strict=True):
-            known = table.get(hash_)
-            if known is not None:
-                known[1] += 1
-                continue
-            table[hash_] = [key, 1]
-            if not holders.get(key, 0) >> row & 1:
-                holders[key] = holders.get(key, 0) | 1 << row
-                new.append(key)
-        return np.array(new, np.uint64)
+        """The row holds each hash once more at this medium; it stands for the key beside it, from now on.
+
+        Returned are the keys that the row did not hold there before.
+        """
+        if len(hashes) != len(keys):
+            raise ValueError(f"{len(hashes)} hashes for {len(keys)} keys")
+        if not len(hashes):
+            return _NONE
+        table = self._table(medium)
+        mediums = self._held.setdefault(row, {})
+        held = mediums.get(medium)
+        if held is None:
+            held = mediums[medium] = Held(self._mixing)
+        fresh, replaced = held.store(hashes.tolist(), keys.tolist())
+        if not fresh:
+            return _NONE
+        new = table.add(row, fresh)
+        if len(self._tables) > 1:
+            alone = 1 << row
+            self._share(medium, [key for key in new if table.holders(key) == alone], 1)
+        if replaced:
+            self._forgotten(medium, table.discard(row, replaced))
+            new = [key for key in dict.fromkeys(new) if table.holders(key) >> row & 1]
+        return keys if len(new) == len(keys) else np.array(new, np.uint64)
 
     def remove(self, row: int, medium: int, hashes: Words) -> int:
-        table = self._hashes.get((row, medium), {})
-        unknown = 0
-        for hash_ in hashes.tolist():
-            known = table.get(hash_)
-            if known is None:
-                unknown += 1
-                continue
-            known[1] -= 1
-            if not known[1]:
-                del table[hash_]
-                self._release(row, medium, known[0])
+        """The row holds each hash once less at this medium. Unknown ones change nothing; their number is returned."""
+        held = self._held.get(row, {}).get(medium)
+        if held is None:
+            return len(hashes)
+        gone, unknown = held.remove(hashes.tolist())
+        if gone:
+            self._forgotten(medium, self._tables[medium].discard(row, gone))
+            if not held.live:
+                self._leave(row, medium)
         return unknown
 
-    def _release(self, row: int, medium: int, key: int) -> None:
-        holders = self._holders[medium]
-        left = holders.get(key, 0) & ~(1 << row)
-        if left:
-            holders[key] = left
-        else:
-            holders.pop(key, None)
-
-    def key_of(self, row: int, hash: int) -> int | None:
-        for medium in range(3):
-            known = self._hashes.get((row, medium), {}).get(hash)
-            if known is not None:
-                return known[0]
-        return None
-
     def clear(self, row: int) -> None:
-        for medium in range(3):
-            for key, _ in self._hashes.pop((row, medium), {}).values():
-                self._release(row, medium, key)
+        """The row holds nothing any more, at any medium."""
+        for medium, held in list(self._held.get(row, {}).items()):
+            self._leave(row, medium)
+            gone = self._tables[medium].discard_many(row, held.contents()[1])
+            self._forgotten(medium, gone)
 
-    def blocks(self, row: int, medium: int | None = None) -> int:
-        return sum(len(t) for (r, m), t in self._hashes.items() if r == row and medium in (None, m))
+    def contents(self, row: int) -> list[Contents]:
+        """A copy of all that the row holds, which `load` takes."""
+        return [(medium, *held.contents()) for medium, held in sorted(self._held.get(row, {}).items())]
 
-    def holders(self, key: int) -> int:
-        return self._holders[0].get(key, 0)
-
-    def holders_within(self, key: int, reach: int) -> int:
-        """Rows that hold the key at this medium or a faster one."""
-        found = 0
-        for medium in range(reach + 1):
-            found |= self._holders[medium].get(key, 0)
-        return found
-
-    def holders_anywhere(self, key: int) -> int:
-        return self.holders_within(key, 2)
-
-    def depth(self, row: int, keys: Sequence[int]) -> int:
-        depth = 0
-        while depth < len(keys) and self.holders(keys[depth]) >> row & 1:
-            depth += 1
-        return depth
-
-    def contents(self, row: int) -> list[tuple[int, Words, Words, NDArray[np.uint16]]]:
-        found = []
-        for medium in range(3):
-            table = self._hashes.get((row, medium), {})
-            if table:
-                found.append(
-                    (
-                        medium,
-                        np.array(list(table), np.uint64),
-                        np.array([key for key, _ in table.values()], np.uint64),
-                        np.array([count for _, count in table.values()], np.uint16),
-                    )
-                )
-        return found
-
-    def load(self, row: int, contents: list[tuple[int, Words, Words, NDArray[np.uint16]]]) -> None:
+    def load(self, row: int, contents: Iterable[Contents]) -> None:
+        """Replace what the row holds. The hashes of a medium are distinct, or the last of equal ones counts."""
         self.clear(row)
         for medium, hashes, keys, counts in contents:
-            self.store(row, medium, hashes, keys)
-            table = self._hashes[(row, medium)]
-            for hash_, count in zip(hashes.tolist(), counts.tolist(), strict=True):
-                table[hash_][1] = count
+            if not len(hashes) == len(keys) == len(counts):
+                raise ValueError(f"{len(hashes)} hashes, {len(keys)} keys, {len(counts)} counts")
+            some = np.flatnonzero(counts)[::-1]
+            distinct, last = np.unique(hashes[some], return_index=True)
+            if not len(distinct):
+                continue
+            at = some[last]
+            held = self._held.setdefault(row, {})[medium] = Held(self._mixing)
+            held.fill(distinct, keys[at], counts[at])
+            created = self._table(medium).add_many(row, keys[at])
+            self._share(medium, created, 1)
+
+    def key_of(self, row: int, hash: int) -> int | None:
+        """Our key behind an engine's hash, at any medium."""
+        for held in self._held.get(row, {}).values():
+            key = held.key_of(hash)
+            if key is not None:
+                return key
+        return None
+
+    def blocks(self, row: int, medium: int | None = None) -> int:
+        """Distinct hashes that the row holds, at one medium or summed over all."""
+        mediums = self._held.get(row, {})
+        return sum(held.live for at, held in mediums.items() if medium is None or at == medium)
+
+    def holders_anywhere(self, key: int) -> int:
+        """The rows that hold the key at any medium, as bits."""
+        found = 0
+        for table in self._tables.values():
+            found |= table.holders(key)
+        return found
+
+    def depth(self, row: int, keys: Sequence[int]) -> int:
+        """How many leading keys the row holds on GPU; who holds a block holds its parents, so most are not read."""
+        holders = self.holders
+        low, high, step = 0, len(keys), 1
+        while low < high:
+            at = min(low + step, high) - 1
+            if holders(keys[at]) >> row & 1:
+                low = at + 1
+                step += step
+            else:
+                high = at
+                step = max(1, (high - low + 1) >> 1)
+        return low
+
+    def _table(self, medium: int) -> Holders:
+        table = self._tables.get(medium)
+        if table is None:
+            table = self._tables[medium] = Holders(self._mixing, self._rowsets)
+            self.slow = True
+        return table
+
+    def _leave(self, row: int, medium: int) -> None:
+        mediums = self._held[row]
+        del mediums[medium]
+        if not mediums:
+            del self._held[row]
+
+    def _forgotten(self, medium: int, keys: Sequence[int] | Words) -> None:
+        """Nobody holds these keys at this medium any more."""
+        if len(self._tables) == 1:
+            return
+        self._share(medium, keys, -1)
+        if medium != Medium.GPU and not self._tables[medium].live:
+            del self._tables[medium]
+            self.slow = len(self._tables) > 1
+
+    def _share(self, medium: int, keys: Sequence[int] | Words, by: int) -> None:
+        """Note which of the keys that came to a medium, or left it, are held at another."""
+        if not len(keys) or len(self._tables) == 1:
+            return
+        words = np.asarray(keys, np.uint64)
+        elsewhere = np.zeros(len(words), np.bool_)
+        for other, table in self._tables.items():
+            if other != medium:
+                elsewhere |= table.find_many(words) > 0
+        self._shared += by * int(np.count_nonzero(elsewhere))
