@@ -1,0 +1,158 @@
+"""Finding a model's tokenizer: a path, a hub id, or what the engine says that it runs; all of it before the start."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from kvroute.router.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+AUTO = "auto"
+INSTALL = "pip install kvroute[tokenizer]"
+_FILE = "tokenizer.json"
+_CONFIG = "tokenizer_config.json"
+_WANTED = ("tokenizer*.json", "special_tokens_map.json", "chat_template*", "additional_chat_templates/*", "config.json")
+"""What is fetched of a hub's repository: the tokenizer and what its chat template needs, no weights."""
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """A tokenizer, ready to be used."""
+
+    tokenizer: Tokenizer
+    folder: Path
+    """Where its files lie; the chat template is looked for beside them."""
+    source: str
+    """Where it came from, for the report at start."""
+
+
+class Unavailable(msgspec.Struct, frozen=True):
+    """There is no tokenizer, and why: for the report at start."""
+
+    reason: str
+
+
+def load(wanted: str, root: str | None = None) -> Loaded | Unavailable:
+    """Find and read a tokenizer. Reads files, and the network for a hub id that is not cached: not for the event loop.
+
+    `wanted` is a tokenizer.json, a model's folder, a hub id, or "auto". `root` is what the engine's /v1/models tells
+    of the model; only "auto" looks at it, and never downloads.
+
+    Raises:
+        ConfigError: a tokenizer was asked for by name, and the extra that reads it is not installed.
+    """
+    missing = _missing_extra()
+    if missing is not None:
+        if wanted != AUTO:
+            raise ConfigError(f"tokenizer: {wanted!r} needs {missing}: {INSTALL}")
+        return Unavailable(f"{missing} is not installed: {INSTALL}")
+    folder = _engine_folder(root) if wanted == AUTO else _named_folder(wanted)
+    return folder if isinstance(folder, Unavailable) else _read(folder)
+
+
+def _missing_extra() -> str | None:
+    """The package of the extra that cannot be imported."""
+    # A router's cores are for its requests: encoding is spread over our own few threads, never over all cores.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for name in ("tokenizers", "jinja2"):
+        try:
+            __import__(name)
+        except ImportError:
+            return name
+    return None
+
+
+def _named_folder(wanted: str) -> Path | Unavailable:
+    """What the operator named: a file, a folder, else a hub id, from the local cache or the hub."""
+    path = Path(wanted).expanduser()
+    if path.is_file():
+        return path
+    if path.is_dir():
+        return _inside(path)
+    if not _is_hub_id(wanted):
+        return Unavailable(f"{wanted}: no such file or folder")
+    cached = _snapshot(wanted, download=False)
+    return cached if isinstance(cached, Path) else _snapshot(wanted, download=True)
+
+
+def _engine_folder(root: str | None) -> Path | Unavailable:
+    """What the engine says that it runs, where this machine has it already."""
+    if not root:
+        return Unavailable("the engine does not tell where its model comes from (`root` in /v1/models)")
+    path = Path(root)
+    if path.is_absolute():
+        return _inside(path) if path.is_dir() else Unavailable(f"the engine's {root} is not on this machine")
+    if not _is_hub_id(root):
+        return Unavailable(f"the engine's root {root!r} is neither a folder here nor a hub id")
+    return _snapshot(root, download=False)
+
+
+def _inside(folder: Path) -> Path | Unavailable:
+    file = folder / _FILE
+    return file if file.is_file() else Unavailable(f"{folder} has no {_FILE}")
+
+
+def _is_hub_id(name: str) -> bool:
+    parts = name.split("/")
+    return len(parts) <= 2 and all(part and part[0].isalnum() for part in parts) and "\\" not in name
+
+
+def _snapshot(name: str, *, download: bool) -> Path | Unavailable:
+    """The tokenizer file of a hub's repository."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        found = snapshot_download(name, allow_patterns=list(_WANTED), local_files_only=not download)
+    except LocalEntryNotFoundError:
+        return Unavailable(
+            f"{name} could not be fetched from the hub" if download else f"{name} is not in the local hub cache"
+        )
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        return Unavailable(f"{name}: {_first_line(error)}")
+    return _inside(Path(found))
+
+
+def _read(file: Path) -> Loaded | Unavailable:
+    """Read a tokenizer.json, and what stands beside it that changes how text is tokenised."""
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # noqa: BLE001  the library raises bare Exception for a file that it cannot read
+        return Unavailable(f"{file}: {_first_line(error)}")
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = False
+    _add_configured(tokenizer, file.parent)
+    return Loaded(tokenizer, file.parent, str(file))
+
+
+def _add_configured(tokenizer: Tokenizer, folder: Path) -> None:
+    """Tokens that stand only in tokenizer_config.json, which transformers adds as it loads."""
+    from tokenizers import AddedToken
+
+    try:
+        config: Any = json.loads((folder / _CONFIG).read_bytes())
+    except (OSError, ValueError):
+        return
+    listed = config.get("added_tokens_decoder") if isinstance(config, dict) else None
+    if not isinstance(listed, Mapping):
+        return
+    known = tokenizer.get_added_tokens_decoder()
+    flags = ("single_word", "lstrip", "rstrip", "normalized", "special")
+    for number, token in sorted(listed.items(), key=lambda item: int(item[0])):
+        if int(number) not in known:
+            added = AddedToken(token["content"], **{name: token[name] for name in flags if name in token})
+            tokenizer.add_special_tokens([added]) if token.get("special") else tokenizer.add_tokens([added])
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
