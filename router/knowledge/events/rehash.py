@@ -1,0 +1,129 @@
+"""Blocks of an event in our own keys: the same chain that the token lens makes of a prompt."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+import msgspec
+import numpy as np
+import xxhash
+
+from kvroute.router.core import blocks
+from kvroute.router.core.changes import Words
+from kvroute.router.knowledge.events.batch import BadBatch, BlockStored, nothing_but_nil, plain, word
+
+_mix = xxhash.xxh3_64_intdigest
+_UNNAMED = "\0lora id "
+"""Before the number of an adapter whose name an older engine does not tell: no client can ask for such a name."""
+
+
+class Run(msgspec.Struct, gc=False):
+    """Consecutive blocks of one event, ready to be hashed."""
+
+    parent: int | None
+    """Engine hash of the block before them; None at the beginning of a prompt."""
+    root: int
+    """Where our chain begins when there is no parent."""
+    data: bytes
+    """Token ids as `blocks.pack` makes them."""
+    block_bytes: int
+    """Of one block of the engine [bytes]."""
+    own_bytes: int
+    """Of one of ours; divides `block_bytes` [bytes]."""
+    mixed: list[bytes | None] | None
+    """What else makes each block what it is (media, above all); None where tokens are all there is."""
+
+
+def read(event: BlockStored, count: int, block_tokens: int) -> Run | None:
+    """What is to be hashed of an event of `count` blocks; `block_tokens`, the size of ours, divides the engine's.
+
+    None where the tokens are not those of `count` blocks: the engine left some out, and which is not told.
+
+    Raises:
+        BadBatch: a token id is no unsigned 32-bit number.
+    """
+    if len(event.token_ids) != count * event.block_size:
+        return None
+    try:
+        data = blocks.pack(event.token_ids)
+    except (OverflowError, TypeError) as error:
+        raise BadBatch(f"token_ids: {error}") from error
+    first = event.parent_block_hash is None
+    salt, mixed = _extras(event, count, first)
+    adapter = event.lora_name
+    if adapter is None and event.lora_id is not None:
+        adapter = f"{_UNNAMED}{event.lora_id}"
+    return Run(
+        None if event.parent_block_hash is None else word(event.parent_block_hash),
+        blocks.token_root(adapter, salt, block_tokens) if first else 0,
+        data,
+        event.block_size * blocks.TOKEN_BYTES,
+        block_tokens * blocks.TOKEN_BYTES,
+        mixed,
+    )
+
+
+def keys(run: Run, parent: int) -> Words:
+    """One key per engine block of the run, which follows the block whose key is `parent` (or the run's root)."""
+    if run.mixed is None:
+        chain = blocks.extend(parent, run.data, run.own_bytes)
+        per_block = run.block_bytes // run.own_bytes
+        return as_words(chain[per_block - 1 :: per_block] if per_block > 1 else chain)
+    found = []
+    view = memoryview(run.data)
+    for start, mixed in zip(range(0, len(view), run.block_bytes), run.mixed, strict=True):
+        parent = next_key(parent, view[start : start + run.block_bytes], run.own_bytes, mixed)
+        found.append(parent)
+    return as_words(found)
+
+
+def next_key(parent: int, data: bytes | memoryview, own_bytes: int, mixed: bytes | None) -> int:
+    """The key of one engine block, whose bytes are `data`."""
+    return blocks.extend(parent if mixed is None else _mix(mixed, parent), data, own_bytes)[-1]
+
+
+def as_words(numbers: list[int]) -> Words:
+    """64-bit numbers as an array: half the cost of `np.array`."""
+    return np.frombuffer(array("Q", numbers), np.uint64)
+
+
+def _extras(event: BlockStored, count: int, first: bool) -> tuple[str | None, list[bytes | None] | None]:
+    """The salt, and what is to be mixed into each block's key.
+
+    An event has, for each block, nil or a list: the adapter's name, the media that the block touches, on a prompt's
+    first block its salt, hashes of embeddings. Older engines wrote media as strings: a lone one on a first block is
+    then taken for a salt, and the prompt is as much apart from one without it.
+    """
+    if nothing_but_nil(event.extra_keys, count):
+        return None, None
+    told = plain(event.extra_keys)
+    if not isinstance(told, list) or len(told) != count:
+        return None, [bytes(event.extra_keys)] * count
+    items = [_without_adapter(extra, event.lora_name) for extra in told]
+    salt = _take_salt(items[0]) if first else None
+    if not any(items):
+        return salt, None
+    return salt, [msgspec.msgpack.encode(extra) if extra else None for extra in items]
+
+
+def _without_adapter(extra: Any, adapter: str | None) -> list[Any]:
+    items = [] if extra is None else list(extra) if isinstance(extra, list) else [extra]
+    if adapter is not None and items and (items[0] == adapter or items[0][:2] == ["lora", adapter]):
+        del items[0]
+    return items
+
+
+def _take_salt(items: list[Any]) -> str | None:
+    """Remove the salt, which stands behind media and before hashes of embeddings."""
+    for at in range(len(items) - 1, -1, -1):
+        item = items[at]
+        if isinstance(item, str):
+            del items[at]
+            return item
+        if isinstance(item, list) and len(item) == 2 and item[0] == "cache_salt" and isinstance(item[1], str):
+            del items[at]
+            return str(item[1])
+        if not isinstance(item, bytes):
+            break
+    return None
