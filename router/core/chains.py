@@ -137,6 +137,7 @@ class Chains:
         self._link(left, self._buckets(view(self.words)[left]))
         self.free.frombytes(entries.astype(np.uint32).tobytes())
         self.live -= len(entries)
+        del links  # a view would keep its column from shrinking
         self.shrink()
 
     def _buckets(self, words: Words) -> NDArray[np.intp]:
