@@ -5,8 +5,8 @@ from __future__ import annotations
 import zmq
 
 SEQUENCE_BYTES = 8
-_MOST_FRAMES = 4
-"""No good message has more."""
+_MOST_FRAMES = 5
+"""One more than any good message has."""
 _SKIPPED_AT_ONCE = 256
 """Frames of a bad message that are thrown away in one go."""
 
@@ -20,7 +20,8 @@ class Frames:
         self._skipping = False
 
     def read(self) -> list[bytes] | None:
-        """The next message, empty where part of a bad one was thrown away; None when there is nothing (for now)."""
+        """The next message, or its first frames; empty where more of a bad one was thrown away; None when there is
+        nothing (for now)."""
         socket = self._socket
         try:
             if self._skipping:
@@ -30,7 +31,7 @@ class Frames:
             while socket.getsockopt(zmq.RCVMORE):
                 if len(frames) == _MOST_FRAMES:
                     self._skipping = True
-                    return []
+                    break
                 frames.append(socket.recv(zmq.NOBLOCK))
         except zmq.Again:
             return None

@@ -149,7 +149,7 @@ class Question:
             return False
         self._heard += 1
         if len(frames) not in (3, 4) or frames[0] or len(frames[-2]) != SEQUENCE_BYTES:
-            self._counts.malformed += 1
+            self._counts.malformed += bool(frames)
         elif frames[-2] == _END:
             self._ended.set_result(_End.COMPLETE)
         else:

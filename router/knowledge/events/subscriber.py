@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
@@ -16,6 +17,9 @@ MAX_MESSAGE_BYTES = 4 << 20
 """A larger frame makes ZMQ drop the connection: about a million token ids."""
 QUEUED_MESSAGES = 256
 """Messages that wait here at most. Beyond, TCP holds the publisher back, whose own queue is far larger (100,000)."""
+RENEW_SECONDS = 5.0
+"""After so long without a connection the socket is made anew: ZMQ does not try again after a protocol error."""
+_LONGEST_RENEWAL = 60.0
 _MAX_SOCKETS = 16_384
 
 
@@ -64,6 +68,7 @@ class Subscriber:
         *,
         queued: int = QUEUED_MESSAGES,
         max_bytes: int = MAX_MESSAGE_BYTES,
+        renew_seconds: float = RENEW_SECONDS,
     ) -> None:
         """`topic` None takes messages of every topic; otherwise only those that carry exactly this one."""
         self.connected = False
@@ -78,6 +83,8 @@ class Subscriber:
         self._socket: zmq.Socket[bytes] | None = None
         self._monitor: _Monitor | None = None
         self._frames: Frames | None = None
+        self._renew_seconds = renew_seconds
+        self._renewal: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
         """Start listening.
@@ -85,33 +92,50 @@ class Subscriber:
         Raises:
             zmq.ZMQError: the address is none.
         """
-        socket = self._context.socket(zmq.SUB)
-        try:
-            set_options(socket, self._address, self._queued, self._max_bytes)
-            socket.setsockopt(zmq.SUBSCRIBE, self._topic or b"")
-            monitor = _Monitor(socket, self._intake, self._connection)
-        except zmq.ZMQError:
-            socket.close(linger=0)
-            raise
-        self._socket, self._frames, self._monitor = socket, Frames(socket), monitor
-        monitor.open()
-        self._intake.add(socket, self)
-        try:
-            socket.connect(self._address)
-        except zmq.ZMQError:
-            self.close()
-            raise
+        self._connect()
+        self._renew_in(self._renew_seconds)
 
     def close(self) -> None:
         """Stop at once. Nothing is told any more; closing twice does nothing."""
-        socket, monitor = self._socket, self._monitor
-        if socket is None or monitor is None:
-            return
-        self._socket = self._frames = self._monitor = None
+        if self._renewal is not None:
+            self._renewal.cancel()
+            self._renewal = None
         self.connected = False
-        self._intake.remove(socket, self)
-        monitor.close()
-        socket.close(linger=0)
+        self._disconnect()
+
+    def _connect(self) -> None:
+        socket = self._socket = self._context.socket(zmq.SUB)
+        try:
+            set_options(socket, self._address, self._queued, self._max_bytes)
+            socket.setsockopt(zmq.SUBSCRIBE, self._topic or b"")
+            self._monitor = _Monitor(socket, self._intake, self._connection)
+            socket.connect(self._address)
+        except zmq.ZMQError:
+            self._disconnect()
+            raise
+        self._frames = Frames(socket)
+        self._intake.add(socket, self)
+
+    def _disconnect(self) -> None:
+        socket, monitor = self._socket, self._monitor
+        self._socket = self._frames = self._monitor = None
+        if socket is not None:
+            self._intake.remove(socket, self)
+            if monitor is not None:
+                monitor.close()
+            socket.close(linger=0)
+
+    def _renew_in(self, seconds: float) -> None:
+        self._renewal = asyncio.get_running_loop().call_later(seconds, self._renew, seconds)
+
+    def _renew(self, waited: float) -> None:
+        """A fresh socket, should there be no connection."""
+        if self.connected:
+            self._renewal = None
+            return
+        self._disconnect()
+        self._connect()
+        self._renew_in(min(2.0 * waited, _LONGEST_RENEWAL))
 
     def read_one(self) -> bool:
         """Take one message; False where there is none."""
@@ -135,6 +159,8 @@ class Subscriber:
             self.counts.connects += 1
         else:
             self.counts.disconnects += 1
+            if self._renewal is None:
+                self._renew_in(self._renew_seconds)
         self._heard.connection(connected)
 
 
@@ -167,10 +193,7 @@ class _Monitor:
         self._watched = socket
         self._notes = socket.get_monitor_socket(self._EVENTS)
         self._notes.setsockopt(zmq.LINGER, 0)
-
-    def open(self) -> None:
-        """Start telling."""
-        self._intake.add(self._notes, self)
+        intake.add(self._notes, self)
 
     def close(self) -> None:
         """Stop; before the watched socket is closed."""

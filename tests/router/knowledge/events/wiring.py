@@ -81,10 +81,12 @@ class Lines:
 class Publisher:
     """Both sockets of an engine, in the test's hands: every frame can be wrong."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], *, events: int = 0, replay: int = 0) -> None:
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], *, events: int = 0, replay: int = 0, queued: int = 100_000
+    ) -> None:
         self.sent: list[bytes] = []
         self._events = context.socket(zmq.PUB)
-        self._events.set_hwm(100_000)
+        self._events.set_hwm(queued)
         self.events_port = _bind(self._events, events)
         self._replay = context.socket(zmq.ROUTER)
         self.replay_port = _bind(self._replay, replay)
