@@ -66,12 +66,21 @@ class _Cut(msgspec.Struct, gc=False):
 class TokenKeys:
     """Recent places, the least recently used first to go; bounded by their number and by the keys they keep."""
 
-    __slots__ = ("_block_bytes", "_lengths", "_most", "_most_blocks", "_places", "_segments", "blocks")
+    __slots__ = ("_block_bytes", "_lengths", "_most", "_most_blocks", "_page", "_places", "_segments", "blocks")
 
-    def __init__(self, segments: Segments, block_tokens: int, most: int = 65_536, most_blocks: int = 1_000_000) -> None:
+    def __init__(
+        self,
+        segments: Segments,
+        block_tokens: int,
+        *,
+        most: int = 65_536,
+        most_blocks: int = 1_000_000,
+        page: int = PAGE,
+    ) -> None:
         self._segments = segments
         self._block_bytes = block_tokens * blocks.TOKEN_BYTES
         self._most = most
+        self._page = page
         self._most_blocks = most_blocks
         self._places: OrderedDict[int, Place] = OrderedDict()
         self._lengths: OrderedDict[int, tuple[int, ...]] = OrderedDict()
@@ -84,12 +93,13 @@ class TokenKeys:
     def find(self, root: int, text: str) -> Found:
         """Mark the text's pages, and find the deepest place known in it."""
         mark = root
-        full = len(text) - len(text) % PAGE
-        marks = [mark := _marked(text[at : at + PAGE], mark) for at in range(0, full, PAGE)]
+        size = self._page
+        full = len(text) - len(text) % size
+        marks = [mark := _marked(text[at : at + size], mark) for at in range(0, full, size)]
         places = self._places
         for page in range(len(marks), 0, -1):
             mark = marks[page - 1]
-            for found in (*self._parts(text, page * PAGE, mark), mark):
+            for found in (*self._parts(text, page * size, mark), mark):
                 place = places.get(found)
                 if place is not None:
                     places.move_to_end(found)
@@ -141,8 +151,9 @@ class TokenKeys:
     def _sure_cuts(self, text: str, marks: list[int], at: int, cuts: list[_Cut]) -> Iterator[tuple[int, _Cut]]:
         """(mark, cut) for each page that has a new one, then for the rest behind the last full page."""
         index = 0
-        for page in range(at // PAGE, len(marks) + 1):
-            end = min(len(text), (page + 1) * PAGE)
+        size = self._page
+        for page in range(at // size, len(marks) + 1):
+            end = min(len(text), (page + 1) * size)
             sure = self._segments.sure(text, end)
             last = None
             while index < len(cuts) and cuts[index].end <= end and cuts[index].start < sure:
@@ -152,8 +163,8 @@ class TokenKeys:
                 continue
             if page < len(marks):
                 yield marks[page], last
-            elif last.end > page * PAGE:
-                yield self._part(text, page * PAGE, last.end, marks[-1]), last
+            elif last.end > page * size:
+                yield self._part(text, page * size, last.end, marks[-1]), last
 
     def _part(self, text: str, start: int, end: int, mark: int) -> int:
         """The mark of a part of a page, whose length is remembered."""

@@ -30,8 +30,28 @@ ODD = (
 """Added tokens that take of their neighbourhood, or are looked for elsewhere than in the raw text."""
 FAMILIES = ("bytes", "metaspace-first", "metaspace-always", "prepend", "wordpiece", "unigram", "single-word")
 
-_SYLLABLES = "ba de ki lo mu ra sen ti vo na pe ka the ing er on an re é ü 漢 字 ы".split()
-_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_SYLLABLES = (
+    "ba",
+    "de",
+    "ki",
+    "lo",
+    "mu",
+    "ra",
+    "sen",
+    "ti",
+    "vo",
+    "na",
+    "the",
+    "ing",
+    "er",
+    "on",
+    "é",
+    "ü",
+    "漢",
+    "ы",
+)
+_SPLIT = r"'\p{L}{1,2}|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+"""Words with the blank before them, numbers by three digits, signs, white space: the split of recent tokenizers."""
 
 
 def corpus() -> Iterator[str]:
