@@ -5,6 +5,10 @@ from __future__ import annotations
 import errno
 import socket
 from contextlib import ExitStack
+from typing import Any, TypeAlias
+
+_Address: TypeAlias = tuple[Any, ...]
+"""As socket has it: host, port, and for IPv6 two numbers more."""
 
 
 class ReservedPort:
@@ -29,30 +33,34 @@ class ReservedPort:
             self.close()
             raise
 
-    def _hold(self, family: socket.AddressFamily, address: tuple[str | int, ...]) -> None:
-        wanted = (address[0], self.port, *address[2:])
-        with _bound(family, wanted, shared=False) as probe:
+    def _hold(self, family: socket.AddressFamily, address: _Address) -> None:
+        with _bound(family, (address[0], self.port, *address[2:]), socket.SO_REUSEADDR) as probe:
             self.port = probe.getsockname()[1]
-        self._held.enter_context(_bound(family, (address[0], self.port, *address[2:]), shared=True))
+        wanted = (address[0], self.port, *address[2:])
+        try:
+            # Without SO_REUSEADDR, or two that do not listen yet would not see each other.
+            held = _bound(family, wanted, socket.SO_REUSEPORT)
+        except OSError:  # connections of an earlier process that did not share are still dying away there
+            held = _bound(family, wanted, socket.SO_REUSEPORT, socket.SO_REUSEADDR)
+        self._held.enter_context(held)
 
     def close(self) -> None:
         """Let it go."""
         self._held.close()
 
 
-def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[str | int, ...]]]:
+def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, _Address]]:
     found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
-def _bound(family: socket.AddressFamily, address: tuple[str | int, ...], *, shared: bool) -> socket.socket:
+def _bound(family: socket.AddressFamily, address: _Address, *options: int) -> socket.socket:
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if shared:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        for option in options:
+            bound.setsockopt(socket.SOL_SOCKET, option, 1)
         bound.bind(address)
     except OSError as error:
         bound.close()

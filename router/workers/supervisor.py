@@ -186,6 +186,7 @@ class Supervisor:
         slot.address = f"http://127.0.0.1:{up.control_port}"
         slot.failed_starts = 0
         self._served = True
+        log.info("worker %d serves (process %d)", slot.index, child.pid)
         while (said := await child.hear()) is not None:
             if isinstance(said, Stored):
                 self._pass_on(said, child)

@@ -124,4 +124,3 @@ async def _hear(server: Server, reader: asyncio.StreamReader, stop: asyncio.Even
     if not stop.is_set():
         log.error("the supervisor is gone: draining")
         stop.set()
-
