@@ -1,0 +1,292 @@
+"""What engines say that they hold: counts, mediums, many rows, snapshots, and nothing that leaks."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from kvroute.router.core.changes import Cleared, Medium, Removed, Stored, Words, apply
+from kvroute.router.core.observed import Observed
+from tests.router.core.plainholdings import PlainHoldings
+
+GPU, CPU = Medium.GPU, Medium.CPU
+ROWS = (0, 1, 5, 64, 65, 299)
+WORDS = (0, 1, 2, 3, 7, 2**30, 2**32, 2**63, 2**64 - 1, 2**64 - 2, *range(1000, 1012))
+
+
+def words(*values: int) -> Words:
+    """Words as they come from the decoder."""
+    return np.array(values, np.uint64)
+
+
+class Against(RuleBasedStateMachine):
+    """Whatever is done to both, `Observed` and the plain dicts agree."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observed = Observed(seed=11)
+        self.plain = PlainHoldings()
+
+    row = st.sampled_from(ROWS)
+    medium = st.sampled_from((0, 0, 0, 1, 2))
+    pairs = st.lists(st.tuples(st.sampled_from(WORDS), st.sampled_from(WORDS)), max_size=40)
+    some = st.lists(st.sampled_from(WORDS), max_size=40)
+
+    @rule(row=row, medium=medium, pairs=pairs)
+    def store(self, row: int, medium: int, pairs: list[tuple[int, int]]) -> None:
+        hashes, keys = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        new = self.observed.store(row, medium, words(*hashes), words(*keys)).tolist()
+        assert len(new) == len(set(new))
+        assert set(new) == self.plain.store(row, medium, hashes, keys)
+
+    @rule(row=row, medium=medium, hashes=some)
+    def remove(self, row: int, medium: int, hashes: list[int]) -> None:
+        assert self.observed.remove(row, medium, words(*hashes)) == self.plain.remove(row, medium, hashes)
+
+    @rule(row=row)
+    def clear(self, row: int) -> None:
+        self.observed.clear(row)
+        self.plain.clear(row)
+
+    @rule(source=row, row=row)
+    def load(self, source: int, row: int) -> None:
+        self.observed.load(row, self.observed.contents(source))
+        counts = {medium: Counter(held) for (at, medium), held in self.plain.counts.items() if at == source}
+        keys = {medium: dict(held) for (at, medium), held in self.plain.keys.items() if at == source}
+        self.plain.clear(row)
+        self.plain.counts.update({(row, medium): held for medium, held in counts.items()})
+        self.plain.keys.update({(row, medium): held for medium, held in keys.items()})
+
+    @invariant()
+    def agree(self) -> None:
+        observed, plain = self.observed, self.plain
+        assert len(observed) == plain.distinct()
+        for key in WORDS:
+            assert observed.holders(key) == plain.holders(key, {0})
+            assert observed.holders_anywhere(key) == plain.holders(key, {0, 1, 2})
+        assert observed.slow == any(medium and keys for (_, medium), keys in plain.keys.items())
+        for row in ROWS:
+            held = {medium: keys for (at, medium), keys in plain.keys.items() if at == row and keys}
+            assert observed.blocks(row) == sum(map(len, held.values()))
+            for medium in range(3):
+                assert observed.blocks(row, medium) == len(held.get(medium, ()))
+            told = {
+                medium: dict(zip(hashes.tolist(), zip(keys.tolist(), counts.tolist(), strict=True), strict=True))
+                for medium, hashes, keys, counts in observed.contents(row)
+            }
+            assert told == {
+                medium: {hash_: (key, plain.counts[row, medium][hash_]) for hash_, key in keys.items()}
+                for medium, keys in held.items()
+            }
+            for hash_ in WORDS[:4]:
+                behind: set[int | None] = {known[hash_] for known in held.values() if hash_ in known}
+                assert observed.key_of(row, hash_) in (behind or {None})
+
+    @invariant()
+    def no_set_leaks(self) -> None:
+        sets = {self.plain.holders(key, {medium}) for key in WORDS for medium in range(3)}
+        assert len(self.observed._rowsets) == len(sets | {0})
+
+    def teardown(self) -> None:
+        for row in ROWS:
+            self.observed.clear(row)
+        assert len(self.observed) == 0
+        assert len(self.observed._rowsets) == 1
+        assert not self.observed._held
+
+
+TestAgainst = Against.TestCase
+TestAgainst.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+
+
+@pytest.mark.parametrize("calls", [1, 64, 1024, 20_000])
+def test_large_tables_say_what_small_ones_do(calls: int) -> None:
+    """Through growth, removals and refills of tens of thousands of blocks, every block is where it belongs."""
+    rng = np.random.default_rng(5)
+    observed = Observed(3)
+    hashes = rng.integers(0, 2**64, 20_000, np.uint64)
+    keys = hashes ^ np.uint64(12345)
+    for row, part in ((0, 20_000), (70, 10_000)):
+        for at in range(0, part, calls):
+            chunk = slice(at, min(at + calls, part))
+            assert len(observed.store(row, GPU, hashes[chunk], keys[chunk])) == chunk.stop - at
+    for at in range(5_000, 15_000, calls):
+        assert observed.remove(0, GPU, hashes[at : min(at + calls, 15_000)]) == 0
+    expected = [1 | 1 << 70] * 5_000 + [1 << 70] * 5_000 + [0] * 5_000 + [1] * 5_000
+    assert [observed.holders(key) for key in keys.tolist()] == expected
+    assert len(observed) == 15_000
+    observed.store(0, GPU, hashes, keys)
+    assert observed.blocks(0) == 20_000
+    observed.clear(0)
+    assert [observed.holders(key) for key in keys.tolist()] == [1 << 70] * 10_000 + [0] * 10_000
+
+
+def test_a_hash_stored_thrice_is_gone_after_three_removals() -> None:
+    """The engine announces a block again when it computes it again, and takes back each announcement."""
+    observed = Observed()
+    observed.store(3, GPU, words(9, 9), words(5, 5))
+    observed.store(3, GPU, words(9), words(5))
+    for left in (1, 1, 0):
+        assert observed.remove(3, GPU, words(9)) == 0
+        assert bool(observed.holders(5)) == bool(left) or left
+    assert observed.holders(5) == 0
+    assert observed.remove(3, GPU, words(9)) == 1
+
+
+def test_counts_stop_at_what_sixteen_bits_hold() -> None:
+    """An engine that repeats itself without end can neither overflow a count nor grow anything."""
+    observed = Observed()
+    for _ in range(3):
+        observed.store(0, GPU, np.full(30_000, 4, np.uint64), np.full(30_000, 8, np.uint64))
+    ((_, _, _, counts),) = observed.contents(0)
+    assert counts.tolist() == [65535]
+    assert observed.remove(0, GPU, np.full(65_535, 4, np.uint64)) == 0
+    assert (observed.holders(8), len(observed), observed.blocks(0)) == (0, 0, 0)
+
+
+def test_the_newer_key_of_a_hash_wins() -> None:
+    """A hash that comes with another key stands for that one, and the old key is held no longer."""
+    observed = Observed()
+    observed.store(1, GPU, words(7), words(100))
+    assert observed.store(1, GPU, words(7), words(200)).tolist() == [200]
+    assert (observed.holders(100), observed.holders(200), observed.key_of(1, 7)) == (0, 2, 200)
+    observed.remove(1, GPU, words(7, 7))
+    assert len(observed) == 0
+
+
+def test_a_key_with_two_hashes_is_held_until_both_are_gone() -> None:
+    """Two engine hashes may stand for one key of ours; it is new once, and gone with the last."""
+    observed = Observed()
+    assert observed.store(1, GPU, words(7, 8), words(100, 100)).tolist() == [100]
+    observed.remove(1, GPU, words(7))
+    assert observed.holders(100) == 2
+    observed.remove(1, GPU, words(8))
+    assert observed.holders(100) == 0
+
+
+def test_mediums_are_apart() -> None:
+    """A block in CPU memory is not on the GPU, and costs lookups nothing once it is gone."""
+    observed = Observed()
+    observed.store(0, GPU, words(1), words(10))
+    assert not observed.slow
+    observed.store(0, CPU, words(1, 2), words(10, 20))
+    assert observed.slow
+    assert (observed.holders(20), observed.holders_anywhere(20), len(observed)) == (0, 1, 2)
+    observed.remove(0, GPU, words(1))
+    assert (observed.holders(10), observed.holders_anywhere(10), observed.key_of(0, 1)) == (0, 1, 10)
+    observed.remove(0, CPU, words(1, 2))
+    assert not observed.slow
+    assert len(observed) == 0
+
+
+@pytest.mark.parametrize("rows", [65, 300])
+def test_any_number_of_rows(rows: int) -> None:
+    """Sets of holders have no width."""
+    observed = Observed()
+    for row in range(rows):
+        observed.store(row, GPU, words(*range(row + 1)), words(*range(1000, 1001 + row)))
+    assert observed.holders(1000) == (1 << rows) - 1
+    assert observed.holders(1000 + rows - 1) == 1 << rows - 1
+    keys = list(range(1000, 1000 + rows))
+    assert [observed.depth(row, keys) for row in range(rows)] == list(range(1, rows + 1))
+    for row in range(rows - 1):
+        observed.clear(row)
+    assert {observed.holders(key) for key in keys} == {1 << rows - 1}
+
+
+@pytest.mark.parametrize("held", [0, 1, 2, 3, 31, 32, 33, 99, 100])
+def test_depth_is_the_number_of_leading_blocks(held: int) -> None:
+    """Galloping finds the same depth as a walk, whatever others hold."""
+    observed = Observed()
+    keys = np.arange(500, 600, dtype=np.uint64)
+    observed.store(0, GPU, keys, keys)
+    observed.store(1, GPU, keys[:held], keys[:held])
+    assert observed.depth(1, keys.tolist()) == held
+    assert observed.depth(2, keys.tolist()) == 0
+    assert observed.depth(1, []) == 0
+
+
+def test_changes_are_carried_out_in_order() -> None:
+    """Stored, removed and cleared do what they say."""
+    observed = Observed()
+    apply(observed, 4, (Stored(GPU, words(1, 2), words(10, 20)), Removed(GPU, words(1))))
+    assert (observed.holders(10), observed.holders(20)) == (0, 16)
+    apply(observed, 4, (Cleared(), Stored(GPU, words(3), words(30))))
+    assert (observed.holders(20), observed.holders(30), len(observed)) == (0, 16, 1)
+
+
+def test_unequal_columns_are_refused() -> None:
+    """Hashes without keys are a mistake of the caller, and change nothing."""
+    observed = Observed()
+    with pytest.raises(ValueError, match="2 hashes for 1 keys"):
+        observed.store(0, GPU, words(1, 2), words(1))
+    with pytest.raises(ValueError, match="1 hashes, 1 keys, 0 counts"):
+        observed.load(0, [(0, words(1), words(1), np.empty(0, np.uint16))])
+    assert len(observed) == 0
+
+
+def test_a_snapshot_with_repeated_hashes_loads() -> None:
+    """A snapshot comes from outside: of equal hashes the last counts, and what has no count is not held."""
+    observed = Observed()
+    observed.load(2, [(0, words(1, 1, 2, 3), words(10, 11, 11, 12), np.array([1, 2, 1, 0], np.uint16))])
+    assert (observed.holders(10), observed.holders(11), observed.holders(12)) == (0, 4, 0)
+    observed.remove(2, GPU, words(1, 1))
+    assert observed.holders(11) == 4
+    observed.remove(2, GPU, words(2))
+    assert len(observed) == 0
+
+
+def patterns() -> dict[str, Words]:
+    """Words that a hostile publisher might choose."""
+    ramp = np.arange(1, 8193, dtype=np.uint64)
+    return {
+        "random": np.random.default_rng(1).integers(0, 2**64, 8192, np.uint64),
+        "small": ramp,
+        "same low 20 bits": ramp << np.uint64(20),
+        "same low 32 bits": ramp << np.uint64(32),
+        "same low 51 bits": ramp << np.uint64(51),
+        "same high bits": ramp | np.uint64(2**63),
+        "multiples of a prime": ramp * np.uint64(536870923 * 1021),
+    }
+
+
+@pytest.mark.parametrize("name", patterns())
+def test_no_choice_of_words_makes_long_chains(name: str) -> None:
+    """Chains stay short for words that are alike in their low bits, high bits or factors."""
+    chosen = patterns()[name]
+    observed = Observed(seed=2024)
+    for at in range(0, len(chosen), 64):
+        observed.store(0, GPU, chosen[at : at + 64], chosen[at : at + 64])
+    table = observed._gpu
+    lengths = Counter(table.bucket(word) for word in chosen.tolist())
+    assert max(lengths.values()) <= 64
+
+
+def test_other_seeds_spread_words_otherwise() -> None:
+    """What falls together under one seed does not under another."""
+    chosen = np.random.default_rng(1).integers(0, 2**64, 1000, np.uint64)
+    spread = []
+    for seed in (1, 2):
+        observed = Observed(seed)
+        observed.store(0, GPU, chosen, chosen)
+        spread.append([observed._gpu.bucket(word) for word in chosen.tolist()])
+    assert spread[0] != spread[1]
+
+
+def test_dropping_a_replica_is_quick() -> None:
+    """A replica of 62,500 blocks that others share in part is forgotten in a step that costs little CPU."""
+    rng = np.random.default_rng(3)
+    observed = Observed()
+    keys = rng.integers(0, 2**64, 62_500, np.uint64)
+    observed.load(0, [(0, keys, keys, np.ones(len(keys), np.uint16))])
+    observed.load(1, [(0, keys[:30_000], keys[:30_000], np.ones(30_000, np.uint16))])
+    begun = time.process_time()
+    observed.clear(0)
+    assert time.process_time() - begun < 0.5
+    assert len(observed) == 30_000
