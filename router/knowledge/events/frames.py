@@ -9,6 +9,8 @@ _MOST_FRAMES = 5
 """One more than any good message has."""
 _SKIPPED_AT_ONCE = 256
 """Frames of a bad message that are thrown away in one go."""
+_NOTHING = frozenset((zmq.EAGAIN, zmq.ETERM, zmq.ENOTSOCK))
+"""Nothing has come, or nothing will any more: the context ended first."""
 
 
 class Frames:
@@ -33,8 +35,10 @@ class Frames:
                     self._skipping = True
                     break
                 frames.append(socket.recv(zmq.NOBLOCK))
-        except zmq.Again:
-            return None
+        except zmq.ZMQError as error:
+            if error.errno in _NOTHING:
+                return None
+            raise
         return frames
 
     def _skip(self) -> None:

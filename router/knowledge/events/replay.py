@@ -40,12 +40,21 @@ class Sink(Protocol):
         """From which batch on a replay is wanted; None: nothing is missing."""
         ...
 
+    @property
+    def busy(self) -> bool:
+        """Whether `step` has something to do."""
+        ...
+
+    def step(self, now: float) -> None:
+        """Go on with what is left: to be called once a turn while `busy`."""
+        ...
+
     def live(self, sequence: int, payload: bytes, now: float) -> None:
         """A batch was published."""
         ...
 
     def replayed(self, batches: Sequence[tuple[int, bytes]], complete: bool, now: float) -> None:
-        """Batches of a replay, in order; `complete`: that was the last there is."""
+        """Batches of a replay, in order; `complete`: that was the last there is. Those that it has it compares."""
         ...
 
     def unreplayable(self, now: float) -> None:
@@ -85,7 +94,7 @@ class Replays(msgspec.Struct):
     given_up: int = 0
     """Times that missing batches could not be had."""
     restarts: int = 0
-    """Engines found to be others than before, though their numbers fit."""
+    """Engines that turned out not to have a batch that they had before."""
 
 
 class _End(enum.Enum):
@@ -178,8 +187,8 @@ class Question:
 class Replayer:
     """Gets one replica's missing batches for its sink, from `look` until there is nothing more to get.
 
-    The last batch in order is asked for once more and compared: the same number with another content means that the
-    engine is another, which numbers alone do not show once it has published as much as the one before.
+    The last batch in order is asked for once more: where the engine has another one under that number, or none, it is
+    another engine, which numbers alone do not show once it has published as much as the one before.
     """
 
     def __init__(
@@ -206,12 +215,8 @@ class Replayer:
         self._question: Question | None = None
         self._check = False
         self._resume: int | None = None
-        self._witness: tuple[int, bytes] | None = None
-        """The last batch in order."""
         self._expected: int | None = None
         """Next batch of the answer under way; None before its first."""
-        self._another = False
-        """The answer under way comes from another engine than the witness."""
         self._answers = False
         """It has once replayed something, so an empty answer tells."""
 
@@ -219,10 +224,6 @@ class Replayer:
     def asking(self) -> bool:
         """Whether a question is under way."""
         return self._task is not None
-
-    def witness(self, sequence: int, payload: bytes) -> None:
-        """The last batch in order, as it was published."""
-        self._witness = (sequence, payload)
 
     def look(self, *, check: bool = False) -> None:
         """Ask for what the sink wants; with `check` ask in any case: the last batches may have been missed."""
@@ -258,65 +259,53 @@ class Replayer:
             self._task = None
 
     def _start(self) -> int | None:
-        """From which batch to ask now: one earlier than needed where that one is known, for comparison."""
-        start = self._resume if self._resume is not None else self._sink.wants
+        """From which batch to ask now."""
+        if self._resume is not None:
+            return self._resume
+        start = self._sink.wants
         if start is None and self._check:
             start = self._sink.next
-        if start is not None and self._witness is not None and self._witness[0] == start - 1:
-            start -= 1
-        return start
+        return None if start is None else max(start - 1, 0)
 
     async def _ask(self, start: int) -> bool:
         """One question; whether it brought us further."""
-        self._check, self._resume, self._expected, self._another = False, None, None, False
+        self._check, self._resume, self._expected = False, None, None
         self.counts.asked += 1
-        wanted, before = self._sink.wants, self.counts.batches
+        due, wanted, before = self._sink.next, self._sink.wants, self.counts.batches
         self._question = Question(self._source, start, self._context, self._intake, self._take, self.counts)
         end = await self._question.ask(self._patience)
         self._question = None
-        if end is _End.COMPLETE and self._expected is None and self._is_witness(start) and self._answers:
-            self._another = True
-        if self._another:
-            return self._restarted()
         if end is _End.COMPLETE:
+            if self._expected is None and start < due and self._answers:
+                self._restarted()
+                return True
             self._sink.replayed((), True, self._clock())
             return wanted is None or self._sink.wants != wanted
-        self._resume = self._expected
         if end is _End.STOPPED:
-            self.counts.holes += 1
+            self.counts.holes += self._resume is not None
         else:
             self.counts.unanswered += 1
+            self._resume = self._expected
             self._check = True
         return self.counts.batches > before
 
     def _take(self, sequence: int, payload: bytes) -> bool:
-        """A batch of the answer; False where it does not follow the one before."""
-        first = self._expected is None
-        if not first and sequence != self._expected:
+        """A batch of the answer; False where it does not follow the one before, or the sink begins anew with it."""
+        if self._expected is not None and sequence != self._expected:
+            self._resume = self._expected
             return False
         self._answers = True
-        if first and self._is_witness(sequence):
-            assert self._witness is not None
-            self._another = payload != self._witness[1]
-            self._expected = sequence + 1
-            return not self._another
         self._expected = sequence + 1
-        self._witness = (sequence, payload)
         self.counts.batches += 1
         self._sink.replayed(((sequence, payload),), False, self._clock())
-        return True
+        return self._sink.next > sequence
 
-    def _is_witness(self, sequence: int) -> bool:
-        return self._witness is not None and self._witness[0] == sequence
-
-    def _restarted(self) -> bool:
+    def _restarted(self) -> None:
         """Another engine: forget, and get all of the new one's batches."""
         self.counts.restarts += 1
-        self._witness = None
         self._answers = False
-        self._sink.restarted(self._clock())
         self._check = True
-        return True
+        self._sink.restarted(self._clock())
 
     def _give_up(self) -> None:
         self._check, self._resume = False, None

@@ -193,6 +193,7 @@ class _Monitor:
         self._watched = socket
         self._notes = socket.get_monitor_socket(self._EVENTS)
         self._notes.setsockopt(zmq.LINGER, 0)
+        self._frames = Frames(self._notes)
         intake.add(self._notes, self)
 
     def close(self) -> None:
@@ -203,11 +204,8 @@ class _Monitor:
 
     def read_one(self) -> bool:
         """Take one note."""
-        if self._notes.closed:
-            return False
-        try:
-            note = self._notes.recv_multipart(zmq.NOBLOCK)
-        except zmq.Again:
+        note = self._frames.read()
+        if note is None:
             return False
         event = parse_monitor_message(note)["event"]
         self._told(event == zmq.EVENT_HANDSHAKE_SUCCEEDED)

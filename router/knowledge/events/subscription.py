@@ -59,6 +59,7 @@ class Subscription:
     ) -> None:
         self._source = source
         self._stream = stream
+        self._intake = wires.intake
         self._clock = clock
         self._quiet_seconds = quiet_seconds
         self._subscriber = Subscriber(source.events, source.topic, wires.context, wires.intake, self)
@@ -104,10 +105,17 @@ class Subscription:
         now = self._last = self._clock()
         self._checked = False
         stream.live(sequence, payload, now)
-        if stream.wants is not None:
+        if stream.wants is not None and not self._replayer.asking:
             self._replayer.look()
-        elif stream.next == sequence + 1:
-            self._replayer.witness(sequence, payload)
+        if stream.busy:
+            self._intake.look(self)
+
+    def read_one(self) -> bool:
+        """Let the stream go on with what it has, a little at a time."""
+        if self._timer is None or not self._stream.busy:
+            return False
+        self._stream.step(self._clock())
+        return True
 
     def connection(self, connected: bool) -> None:
         """The subscription was made, perhaps again: what was published before it counts is asked for.

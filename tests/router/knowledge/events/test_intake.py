@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 import zmq
@@ -28,9 +27,9 @@ class Pile:
 
 
 @pytest.fixture
-async def intake() -> AsyncIterator[Intake]:
+async def intake() -> Intake:
     ticks = iter(range(10**9))
-    yield Intake(asyncio.get_running_loop(), turn_seconds=100.0, clock=lambda: float(next(ticks)))
+    return Intake(asyncio.get_running_loop(), turn_seconds=100.0, clock=lambda: float(next(ticks)))
 
 
 async def test_what_fits_is_read_in_one_turn(intake: Intake) -> None:

@@ -19,18 +19,22 @@ class Lines:
         self.payloads: list[bytes] = []
         """In order, as far as known."""
         self.next = 0
-        self.wants: int | None = None
         self.lost = 0
         """Times that batches were lost for good."""
         self.restarts = 0
-        self.completed = 0
+        self.busy = False
         self._ahead: dict[int, bytes] = {}
+        self._asking = False
+
+    @property
+    def wants(self) -> int | None:
+        """What is missing before the batches that came early."""
+        return self.next if self._asking or self._ahead else None
 
     def live(self, sequence: int, payload: bytes, now: float) -> None:
         """A batch was published."""
         if sequence > self.next:
             self._ahead[sequence] = payload
-            self.wants = self.next
         elif sequence == self.next:
             self._take(payload)
             self._catch_up()
@@ -43,15 +47,22 @@ class Lines:
         for sequence, payload in batches:
             if sequence > self.next:
                 self._jump(sequence)
+            have = len(self.payloads) - (self.next - sequence)
+            if 0 <= have < len(self.payloads) and self.payloads[have] != payload:
+                self.restarted(now)
+                return
             if sequence == self.next:
                 self._take(payload)
         self._catch_up()
-        if complete and self._ahead:
-            self._jump(min(self._ahead))
-            self._catch_up()
+        if complete:
+            self._asking = False
+            if self._ahead:
+                self._jump(min(self._ahead))
+                self._catch_up()
 
     def unreplayable(self, now: float) -> None:
         """What is wanted cannot be had."""
+        self._asking = False
         self._jump(min(self._ahead, default=self.next))
         self._catch_up()
 
@@ -60,7 +71,10 @@ class Lines:
         self.restarts += 1
         self.payloads.clear()
         self._ahead.clear()
-        self.next, self.wants = 0, None
+        self.next, self._asking = 0, True
+
+    def step(self, now: float) -> None:
+        """Nothing is ever left for later."""
 
     def _take(self, payload: bytes) -> None:
         self.payloads.append(payload)
@@ -75,7 +89,6 @@ class Lines:
         while (payload := self._ahead.pop(self.next, None)) is not None:
             self._take(payload)
         self._ahead = {sequence: payload for sequence, payload in self._ahead.items() if sequence > self.next}
-        self.wants = self.next if self._ahead else None
 
 
 class Publisher:
