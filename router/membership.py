@@ -5,9 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
+
+import msgspec
 
 from kvroute.router.control.metrics import Metrics
+from kvroute.router.core.canary import Canary, Hint
 from kvroute.router.core.decide import Deciding
 from kvroute.router.core.outside import Outside
 from kvroute.router.core.replica import Replica, Spec, State
@@ -20,6 +24,75 @@ from kvroute.router.traffic import Target
 from kvroute.scorers.contract import Column
 
 log = logging.getLogger(__name__)
+
+
+class Hears(Protocol):
+    """Who follows what replicas publish of their caches."""
+
+    def serves(self, model: str, root: str | None, block_tokens: int | None) -> None:
+        """Some engine serves this model, which it says comes from `root`, in blocks of so many tokens."""
+        ...
+
+    def served(self, replica: Replica, backend: Backend) -> None:
+        """A replica serves, for the first time or again."""
+        ...
+
+    def left(self, replica: Replica) -> None:
+        """A replica is gone."""
+        ...
+
+    def restarted(self, replica: Replica) -> None:
+        """Its engine's process is another one."""
+        ...
+
+    def reset(self, replica: Replica) -> None:
+        """Requests find nothing of what it told to hold: its cache was reset."""
+        ...
+
+    def sent(self, replica: Replica, keys: Sequence[int]) -> None:
+        """A prompt of these blocks goes there."""
+        ...
+
+    def tells(self, replica: Replica) -> Tells:
+        """What is known of its events."""
+        ...
+
+
+class Tells(msgspec.Struct, frozen=True):
+    """What is known of a replica's events."""
+
+    tokenized: bool = False
+    """Its prompts are keyed by tokens."""
+    events_seen: bool = False
+    """KV events came from it."""
+    mismatched: bool = False
+    """Their blocks cannot be told in ours."""
+
+
+class Deaf:
+    """Follows nobody."""
+
+    def serves(self, model: str, root: str | None, block_tokens: int | None) -> None:
+        """Not used."""
+
+    def served(self, replica: Replica, backend: Backend) -> None:
+        """Not used."""
+
+    def left(self, replica: Replica) -> None:
+        """Not used."""
+
+    def restarted(self, replica: Replica) -> None:
+        """Not used."""
+
+    def reset(self, replica: Replica) -> None:
+        """Not used."""
+
+    def sent(self, replica: Replica, keys: Sequence[int]) -> None:
+        """Not used."""
+
+    def tells(self, replica: Replica) -> Tells:
+        """Nothing."""
+        return Tells()
 
 
 class Member:
@@ -48,10 +121,11 @@ class Member:
 class Cached:
     """What is followed of one replica's cache: how far its estimate is trusted, and its last reading."""
 
-    __slots__ = ("adapters", "last", "trust")
+    __slots__ = ("adapters", "canary", "last", "trust")
 
     def __init__(self) -> None:
         self.trust = Trust()
+        self.canary = Canary()
         self.last: Reading | None = None
         self.adapters: OrderedDict[str, None] = OrderedDict()
         """LoRA adapters seen at work there, the latest last."""
@@ -70,6 +144,7 @@ class Membership:
         self._outside = Outside(deciding.fleet)
         self._cached: dict[str, Cached] = {}
         self.members: dict[Endpoint, Member] = {}
+        self.hears: Hears = Deaf()
         self.left: Callable[[str], None] = metrics.forget
         """Called with the name of each replica that has left."""
         self.mean_miss_tokens = 256.0
@@ -85,6 +160,13 @@ class Membership:
         if cached is None:
             cached = self._cached[name] = Cached()
         return cached
+
+    def hint(self, replica: Replica) -> Hint:
+        """The likely cause of the canary's alarm at this replica."""
+        tells = self.hears.tells(replica)
+        return self.cached(replica.name).canary.hint(
+            replica.source, tokenized=tells.tokenized, events_seen=tells.events_seen, mismatched=tells.mismatched
+        )
 
     # --- the list of backends ---
 
@@ -141,6 +223,7 @@ class Membership:
         for replica in self.members[endpoint].replicas:
             log.warning("%s restarted: what it had cached is forgotten", replica.name)
             self._deciding.drop(replica)
+            self.hears.restarted(replica)
             self._outside.forget(replica)
             self._cached.pop(replica.name, None)
             self._metrics.restarted(replica.name)
@@ -150,6 +233,7 @@ class Membership:
         member = self.members[endpoint]
         if self._set_ranks(member, readings, now):
             self._settle_state(member)
+            self._tell_served(member, readings)
         by_rank = {replica.spec.rank: replica for replica in member.replicas}
         for reading in readings:
             replica = by_rank.get(reading.rank) or by_rank.get(None)
@@ -183,6 +267,7 @@ class Membership:
         self._settle_state(member)
         for lack in _lacking(readings):
             log.warning("%s %s", member.backend.endpoint.name, lack)
+        self._tell_served(member, readings)
         self.scraped(member.backend.endpoint, readings, now)
 
     def _set_ranks(self, member: Member, readings: list[Reading], now: float) -> bool:
@@ -196,6 +281,14 @@ class Membership:
             self._leave(replica)
         member.replicas = [self._join(member, rank, now) for rank in ranks]
         return True
+
+    def _tell_served(self, member: Member, readings: list[Reading]) -> None:
+        if member.served is not None:
+            block_tokens = next((reading.block_size for reading in readings if reading.block_size), None)
+            for model in member.served.models[:1]:
+                self.hears.serves(model, member.served.root(model), block_tokens)
+            for replica in member.replicas:
+                self.hears.served(replica, member.backend)
 
     def _settle_state(self, member: Member) -> None:
         for replica in member.replicas:
@@ -226,6 +319,7 @@ class Membership:
         return replica
 
     def _leave(self, replica: Replica) -> None:
+        self.hears.left(replica)
         self._outside.forget(replica)
         self._targets.pop(replica.name, None)
         self._deciding.drop(replica)

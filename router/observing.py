@@ -8,12 +8,17 @@ from collections.abc import Callable
 from kvroute.router.control.logs import SeldomLog, log_request
 from kvroute.router.control.metrics import Metrics
 from kvroute.router.control.series import RequestSeries
+from kvroute.router.core.canary import Comparison
 from kvroute.router.core.replica import State
+from kvroute.router.core.sources import Source
 from kvroute.router.dataplane.contract import Head, Outcome
 from kvroute.router.exchange import Ending, Exchange
 from kvroute.router.membership import Membership
 
 log = logging.getLogger(__name__)
+
+UNEVEN = 0.25
+"""Part by which a hit predicted from text may differ although all is there: text is not evenly dense in tokens."""
 
 
 class Observing:
@@ -56,6 +61,8 @@ class Observing:
         series = self._of(exchange.request.model, decision.replica.name)
         if exchange.request.adapter is not None:
             self._membership.adapter_used(decision.replica, exchange.request.adapter)
+        if decision.replica.source is Source.RECOVERING:
+            self._membership.hears.sent(decision.replica, exchange.request.keys)
         exchange.series = series
         series.in_flight += 1
         series.prompt_tokens += exchange.request.tokens
@@ -126,6 +133,30 @@ class Observing:
         trust.told()
         series.reported_prompt_tokens += end.usage.prompt
         series.reported_cached_tokens += end.usage.cached
+        if exchange.request.sequences == 1:
+            self._compare(exchange, end.usage.cached)
+
+    def _compare(self, exchange: Exchange, reported: int) -> None:
+        """Show the canary what was predicted and what the engine found."""
+        replica, request, read = exchange.decision.replica, exchange.request, exchange.read
+        predicted = exchange.decision.hit_tokens
+        exact = read.text_bytes == 0
+        if not exact or replica.source is Source.EXPECTED:
+            # Others' requests and the engine's own answers are in its cache too; nobody told us of those.
+            reported = min(reported, int(predicted))
+        tolerance = request.block_tokens if exact else max(request.block_tokens, UNEVEN * predicted)
+        membership = self._membership
+        canary = membership.cached(replica.name).canary
+        seen = Comparison(predicted, reported, tolerance, request.adapter is not None, read.salted, read.chat)
+        if canary.saw(seen):
+            if canary.alarm:
+                words = "%s: predicted and reported cached tokens have parted (%.0f %% of the last requests'): %s"
+                log.warning(words, replica.name, 100 * canary.disagreement, membership.hint(replica).value)
+            else:
+                log.info("%s: predicted and reported cached tokens agree again", replica.name)
+        if canary.reset_suspected and replica.source is Source.EXACT:
+            canary.forget()
+            membership.hears.reset(replica)
 
     def _line(self, exchange: Exchange, outcome: Outcome, end: Ending) -> None:
         request, decision = exchange.request, exchange.decision

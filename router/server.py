@@ -36,6 +36,8 @@ from kvroute.router.fleetwatch.engine_client import EngineClient, Unreachable
 from kvroute.router.fleetwatch.models import discover
 from kvroute.router.fleetwatch.static import BackendsFile
 from kvroute.router.fleetwatch.watch import Watch
+from kvroute.router.hearing import Hearing
+from kvroute.router.knowledge.lenses import Lenses
 from kvroute.router.knowledge.text import TextLens
 from kvroute.router.local import LocalPaths
 from kvroute.router.membership import Membership
@@ -62,7 +64,14 @@ class Server:
         self._reuse_port = shared is not None
         targets: dict[str, Target] = {}
         policy = load_policy(config.policy_spec(), self._plugin_failed)
-        self.deciding = Deciding(Fleet(config.step), Index(), policy, np.random.default_rng(config.seed))
+        known = config.knowledge
+        self.deciding = Deciding(
+            Fleet(config.step),
+            Index(),
+            policy,
+            np.random.default_rng(config.seed),
+            (0.0, known.cpu_seconds, known.disk_seconds),
+        )
         self.metrics = Metrics(__version__, config.policy_spec().name or "custom")
         self.membership = Membership(self.deciding, targets, self.metrics, name_replicas=config.replica_header)
         self.observing = Observing(self.metrics, self.membership, time.monotonic, log_requests=config.logging.requests)
@@ -70,6 +79,14 @@ class Server:
         upstream_ssl = _upstream_ssl(config)
         self._client = EngineClient(_api_key(config), connect_timeout=config.limits.connect_seconds, tls=upstream_ssl)
         self.watch = Watch(self._client, self.membership, config.watch, rng=random.Random(config.seed))
+        self.lenses = Lenses(
+            TextLens(known.text_block_bytes),
+            config.tokenizer,
+            block_tokens=known.block_tokens,
+            threads=known.tokenizer_threads,
+        )
+        self.hearing = Hearing(self.deciding, self.lenses, self._client, known.kv_events)
+        self.membership.hears = self.hearing
         self._session: aiohttp.ClientSession | None = None
         self._upstream_ssl = upstream_ssl
         self.local = LocalPaths(
@@ -77,7 +94,7 @@ class Server:
         )
         self.traffic = Traffic(
             self.deciding,
-            TextLens(config.knowledge.text_block_bytes),
+            self.lenses,
             self.observing,
             self.watch,
             self.local,
@@ -119,6 +136,7 @@ class Server:
             self._file = BackendsFile(Path(config.backends_file), self._listed)
             backends = check_distinct([*backends, *self._file.start()])
         self._context = _client_ssl(config)
+        await self.lenses.start()
         self.control_port = await self._control.start()
         self._lag.start()
         self._expect(backends)
@@ -143,6 +161,8 @@ class Server:
         if self._file is not None:
             await self._file.close()
         await self.watch.close()
+        self.hearing.close()
+        await self.lenses.close()
         await self._control.close()
         await self._client.close()
         if self._session is not None:

@@ -34,6 +34,11 @@ class Served(msgspec.Struct, frozen=True):
             other.version,
         )
 
+    def root(self, model: str) -> str | None:
+        """Where the engine says that a model comes from: a path or a hub's id."""
+        found = next((entry.get("root") for entry in self.entries if entry.get("id") == model), None)
+        return found if isinstance(found, str) else None
+
     def only(self, models: tuple[str, ...]) -> Served:
         """As if just `models` were served, as an operator's `model=` demands; no models: unchanged."""
         if not models:

@@ -1,0 +1,293 @@
+"""The KV events of the whole fleet: where each replica publishes, who is subscribed to, and how far that goes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import msgspec
+import zmq
+
+from kvroute.router.core.changes import Change, Cleared, Words
+from kvroute.router.core.decide import Deciding
+from kvroute.router.core.replica import Replica
+from kvroute.router.core.sources import Source
+from kvroute.router.fleetwatch.backend import Backend
+from kvroute.router.fleetwatch.background import run_in_background
+from kvroute.router.fleetwatch.engine_client import EngineClient
+from kvroute.router.knowledge.events import sources
+from kvroute.router.knowledge.events.paced import Paced
+from kvroute.router.knowledge.events.sources import Sources
+from kvroute.router.knowledge.events.stream import Stream
+from kvroute.router.knowledge.events.subscription import Subscription, Wires
+from kvroute.router.knowledge.lenses import Lenses
+from kvroute.router.membership import Tells
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.25
+"""How often it is looked whether subscriptions still stand."""
+GRACE_SECONDS = 1.0
+"""A subscription may be broken, or behind, for so long before what is told is no longer taken to be all."""
+NO_EVENTS = (
+    "publishes no KV events: what it holds is estimated from what was sent there. For exact knowledge start vLLM with"
+    ' --kv-events-config \'{"enable_kv_cache_events":true,"publisher":"zmq","endpoint":"tcp://*:5557",'
+    '"replay_endpoint":"tcp://*:5558"}\''
+)
+
+
+class Heard:
+    """What is followed of one replica's events."""
+
+    __slots__ = ("about", "broken_since", "emptied", "paced", "replica", "source", "stream", "subscription", "task")
+
+    def __init__(self, replica: Replica) -> None:
+        self.replica = replica
+        self.source: sources.Source | None = None
+        self.stream: Stream | None = None
+        self.paced: Paced | None = None
+        self.subscription: Subscription | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.broken_since: float | None = None
+        self.emptied = 0
+        """Times that the engine's cache became empty, as far as they were acted on."""
+        self.about = "its lens is being chosen"
+        """For people: where the knowledge of it comes from, and why."""
+
+
+class Hearing:
+    """Follows the events of every replica whose prompts are read as tokens."""
+
+    def __init__(
+        self,
+        deciding: Deciding,
+        lenses: Lenses,
+        client: EngineClient,
+        kv_events: str = "auto",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`kv_events`: auto, convention or off."""
+        self._deciding = deciding
+        self._lenses = lenses
+        self._client = client
+        self._kv_events = kv_events
+        self._clock = clock
+        self._heard: dict[str, Heard] = {}
+        self._backends: dict[str, Backend] = {}
+        self._wires: Wires | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        lenses.chosen = self._lens_chosen
+
+    def __iter__(self) -> Iterator[Heard]:
+        return iter(self._heard.values())
+
+    def of(self, name: str) -> Heard | None:
+        """What is followed of this replica."""
+        return self._heard.get(name)
+
+    def close(self) -> None:
+        """Unsubscribe from all."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for heard in list(self._heard.values()):
+            self._end(heard)
+        self._heard.clear()
+        if self._wires is not None:
+            self._wires.close()
+
+    # --- what the membership tells ---
+
+    def serves(self, model: str, root: str | None, block_tokens: int | None) -> None:
+        """Some engine serves this model: its lens is looked for."""
+        self._lenses.serve(model, root, block_tokens)
+
+    def served(self, replica: Replica, backend: Backend) -> None:
+        """A replica serves, for the first time or again."""
+        heard = self._heard.get(replica.name)
+        if heard is not None and heard.replica is not replica:
+            self._end(heard)
+            heard = None
+        if heard is None:
+            heard = self._heard[replica.name] = Heard(replica)
+        self._backends[replica.name] = backend
+        if heard.subscription is None and heard.task is None:
+            self._consider(heard)
+
+    def left(self, replica: Replica) -> None:
+        """A replica is gone."""
+        heard = self._heard.get(replica.name)
+        if heard is not None and heard.replica is replica:
+            self._end(self._heard.pop(replica.name))
+            self._backends.pop(replica.name, None)
+
+    def restarted(self, replica: Replica) -> None:
+        """Its engine's process is another one: it may publish elsewhere, or not at all."""
+        heard = self._heard.get(replica.name)
+        if heard is not None and heard.paced is not None:
+            heard.paced.restarted(self._clock())
+            self._settle(heard)
+
+    # --- what the traffic tells ---
+
+    def sent(self, replica: Replica, keys: Sequence[int]) -> None:
+        """A prompt goes there: events whose beginning was lost may turn out to continue it."""
+        heard = self._heard.get(replica.name)
+        if heard is not None and heard.paced is not None:
+            heard.paced.sent(keys)
+
+    def tells(self, replica: Replica) -> Tells:
+        """What is known of its events."""
+        heard = self._heard.get(replica.name)
+        chosen = self._lenses.of(replica.spec.models[0]) if replica.spec.models else None
+        tokenized = chosen is not None and chosen.lens is not None
+        if heard is None or heard.stream is None:
+            return Tells(tokenized)
+        return Tells(tokenized, heard.stream.counts.batches > 0, heard.stream.mismatch is not None)
+
+    def reset(self, replica: Replica) -> None:
+        """The canary saw that its cache is empty, which the engine itself tells only with its next step."""
+        heard = self._heard.get(replica.name)
+        if heard is not None and heard.paced is not None:
+            log.warning(
+                "%s: finds nothing of what it told to hold: its cache was reset, and is forgotten", replica.name
+            )
+            self._deciding.cleared(replica)
+            heard.paced.reset(self._clock())
+
+    # --- finding and subscribing ---
+
+    def _lens_chosen(self, model: str) -> None:
+        for heard in self._heard.values():
+            if heard.subscription is None and heard.task is None and model in heard.replica.spec.models[:1]:
+                self._consider(heard)
+
+    def _consider(self, heard: Heard) -> None:
+        """Subscribe where that is of use; say once what is known of the replica and how."""
+        replica = heard.replica
+        chosen = self._lenses.of(replica.spec.models[0]) if replica.spec.models else None
+        if chosen is None:
+            return
+        if chosen.lens is None:
+            self._say(heard, f"{chosen.told}; what it holds is estimated from what was sent there")
+        elif self._kv_events == "off":
+            self._say(heard, f"{chosen.told}; KV events are switched off (knowledge.kv_events)")
+        else:
+            heard.task = run_in_background(
+                self._find(heard, chosen.told, chosen.lens.block_tokens), f"KV events of {replica.name}"
+            )
+            heard.task.add_done_callback(partial(self._found, heard))
+
+    def _found(self, heard: Heard, task: asyncio.Task[None]) -> None:
+        if heard.task is task:
+            heard.task = None
+
+    async def _find(self, heard: Heard, lens: str, block_tokens: int) -> None:
+        replica = heard.replica
+        rank = replica.spec.rank or 0
+        found = await self._sources(self._backends[replica.name], rank)
+        for problem in found.problems:
+            log.warning("%s: KV events: %s", replica.name, problem)
+        source = found.of(rank)
+        if source is None:
+            self._say(heard, f"{lens}; {NO_EVENTS}")
+            return
+        where = source.events + (f", replay {source.replay}" if source.replay else ", no replay")
+        self._say(heard, f"{lens}; KV events from {where} (told by {source.found.value})")
+        self._subscribe(heard, source, block_tokens)
+
+    async def _sources(self, backend: Backend, rank: int) -> Sources:
+        """As configured, else as the engine tells, else (if asked for) at the usual ports."""
+        try:
+            if backend.events is not None:
+                return sources.configured(backend.events, backend.replay, ranks=range(rank + 1))
+            found = await sources.ask(self._client, backend.endpoint)
+            if found.of(rank) is None and self._kv_events == "convention":
+                usual = sources.by_convention(backend.endpoint, ranks=range(rank + 1))
+                return msgspec.structs.replace(usual, problems=found.problems)
+            return found
+        except sources.Unusable as error:
+            return Sources(problems=(str(error),))
+
+    def _subscribe(self, heard: Heard, source: sources.Source, block_tokens: int) -> None:
+        replica = heard.replica
+        if self._wires is None:
+            self._wires = Wires()
+            self._timer = asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)
+        occupancy = self._deciding.occupancy
+        occupancy.block_tokens[replica.row] = float(block_tokens)
+        stream = Stream(
+            replica.row,
+            self._deciding.index.observed,
+            block_tokens,
+            on_changes=partial(self._changed, heard),
+            on_stored=partial(self._stored, replica),
+            on_source=lambda _: self._settle(heard),
+        )
+        heard.source, heard.stream, heard.paced = source, stream, Paced(stream, self._clock)
+        heard.subscription = Subscription(source, heard.paced, self._wires, clock=self._clock)
+        try:
+            heard.subscription.open()
+        except zmq.ZMQError as error:
+            log.warning("%s: KV events: cannot subscribe to %s: %s", replica.name, source.events, error)
+            self._end(heard)
+
+    def _end(self, heard: Heard) -> None:
+        if heard.task is not None:
+            heard.task.cancel()
+            heard.task = None
+        if heard.subscription is not None:
+            heard.subscription.close()
+        if heard.paced is not None:
+            heard.paced.close()
+        heard.source = heard.stream = heard.paced = heard.subscription = None
+
+    def _say(self, heard: Heard, about: str) -> None:
+        if about != heard.about:
+            heard.about = about
+            log.info("%s: %s", heard.replica.name, about)
+
+    # --- what the streams tell ---
+
+    def _changed(self, heard: Heard, sequence: int, changes: tuple[Change, ...]) -> None:
+        if heard.stream is None or not any(isinstance(change, Cleared) for change in changes):
+            return
+        counts = heard.stream.counts
+        emptied = counts.cleared + counts.restarts
+        if emptied > heard.emptied:
+            heard.emptied = emptied
+            self._deciding.cleared(heard.replica)
+        else:  # only our knowledge of it is
+            self._deciding.forgotten(heard.replica)
+
+    def _stored(self, replica: Replica, keys: Words) -> None:
+        deciding = self._deciding
+        if deciding.ledger.awaits(replica.row) or deciding.others.awaits(replica.row):
+            deciding.stored(replica, keys.tolist(), self._clock())
+
+    def _tick(self) -> None:
+        for heard in self._heard.values():
+            if heard.subscription is not None:
+                self._settle(heard)
+        self._timer = asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)
+
+    def _settle(self, heard: Heard) -> None:
+        """How far the knowledge goes now: what the stream says, unless nothing has come from it for a while."""
+        stream, subscription = heard.stream, heard.subscription
+        if stream is None:
+            self._deciding.sourced(heard.replica, Source.EXPECTED)
+            return
+        now = self._clock()
+        if subscription is not None and subscription.status.connected and not stream.behind:
+            heard.broken_since = None
+        elif heard.broken_since is None:
+            heard.broken_since = now
+        source = stream.source
+        if source is Source.EXACT and heard.broken_since is not None and now - heard.broken_since > GRACE_SECONDS:
+            source = Source.RECOVERING
+        before = heard.replica.source
+        self._deciding.sourced(heard.replica, source)
+        if before is not source:
+            log.info("%s: knowledge of its cache is %s", heard.replica.name, source.value)
