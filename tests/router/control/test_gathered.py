@@ -94,9 +94,9 @@ def test_merged_pages_keep_every_sample_and_one_header() -> None:
         pages[str(i)] = generate_latest(registry).decode()
     page = merged(pages)
     together = {(name, *sorted(labels.items())): number for name, labels, number in samples(page)}
-    for i, alone in pages.items():
+    for worker, alone in pages.items():
         for name, labels, number in samples(alone):
-            assert together.pop((name, *sorted({**labels, "worker": i}.items()))) == number
+            assert together.pop((name, *sorted({**labels, "worker": worker}.items()))) == number
     assert not together
     headers = re.findall(r"^# TYPE (\w+)", page, re.MULTILINE)
     assert len(headers) == len(set(headers))

@@ -1,0 +1,109 @@
+"""How several workers end: by signals, with their supervisor, or because they cannot start."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from click.testing import CliRunner
+
+from kvroute.router.cli import main
+from tests.router.knowledge.sharing.servers import server
+from tests.router.running import engines
+from tests.router.workers.several import several
+
+STREAM = {"model": "mock", "prompt": "x", "max_tokens": 40, "stream": True}
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[str]:
+    with server() as running:
+        yield running.url
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--workers", "3"], "(--redis redis://HOST:PORT), or use one worker"),
+        (["--workers", "0"], "workers: 0 is out of range"),
+    ],
+)
+def test_what_cannot_work_is_refused(arguments: list[str], says: str) -> None:
+    """With the reason and a way out, before any process is started."""
+    outcome = CliRunner().invoke(main, ["serve", "--backend", "http://127.0.0.1:9", *arguments])
+    assert outcome.exit_code == 2
+    assert says in outcome.output
+
+
+async def test_sigterm_lets_streams_end(redis: str) -> None:
+    """All workers finish what is under way, then all is over, with status 0."""
+    async with engines(1, decode_rate=40.0) as (engine,), several("--backend", engine.url, redis=redis) as router:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"{router.url}/v1/completions", json=STREAM) as answer,
+        ):
+            await answer.content.readline()
+            router.process.terminate()
+            assert (await answer.text()).endswith("data: [DONE]\n\n")
+        assert await router.ended() == 0
+        assert not any(alive(pid) for pid in router.workers().values())
+
+
+async def test_a_second_signal_ends_at_once(redis: str) -> None:
+    """Streams or not."""
+    endless = {**STREAM, "max_tokens": 4000}
+    async with (
+        engines(1, decode_rate=40.0) as (engine,),
+        several("--backend", engine.url, workers=2, redis=redis) as router,
+        aiohttp.ClientSession() as session,
+        session.post(f"{router.url}/v1/completions", json=endless) as answer,
+    ):
+        await answer.content.readline()
+        router.process.send_signal(signal.SIGINT)
+        await router.until(lambda: "draining: 1 requests under way" in router.log())
+        router.process.send_signal(signal.SIGINT)
+        assert await router.ended() == 130
+        await router.until(lambda: not any(alive(pid) for pid in router.workers().values()))
+
+
+async def test_workers_do_not_outlive_their_supervisor(redis: str) -> None:
+    """Even if it is killed."""
+    async with several("--backend", "http://127.0.0.1:9", workers=2, redis=redis) as router:
+        router.process.kill()
+        await router.ended()
+        await router.until(lambda: not any(alive(pid) for pid in router.workers().values()))
+        assert router.log().count("the supervisor is gone") == 2
+
+
+async def test_a_fault_that_only_workers_find_is_told_once(redis: str) -> None:
+    """And nobody tries again."""
+    arguments = ("--backend", "http://127.0.0.1:9", "--policy", "nope")
+    async with several(*arguments, workers=2, redis=redis, up=False) as router:
+        assert await router.ended() == 2
+        assert router.log().count("kvroute: no policy is called 'nope'") == 1
+        assert "started anew" not in router.log()
+
+
+async def test_workers_that_die_at_their_start_end_all(redis: str, tmp_path: Path) -> None:
+    """After some tries, with what is known of their end."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\nif 'kvroute.router.workers' in sys.orig_argv:\n    os._exit(7)\n"
+    )
+    environment = {"PYTHONPATH": str(tmp_path)}
+    async with several("--backend", "http://127.0.0.1:9", redis=redis, up=False, environment=environment) as router:
+        assert await router.ended() == 2
+        assert "ended with status 7 before it served" in router.log().splitlines()[-1]
+        assert 2 <= router.log().count("started anew") <= 8
+
+
+def alive(pid: int) -> bool:
+    """Whether there is such a process, and it is no zombie."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
