@@ -19,7 +19,10 @@ AUTO = "auto"
 INSTALL = "pip install kvroute[tokenizer]"
 _FILE = "tokenizer.json"
 _CONFIG = "tokenizer_config.json"
-_WANTED = ("tokenizer*.json", "special_tokens_map.json", "chat_template*", "additional_chat_templates/*", "config.json")
+_WANTED = [
+    "tokenizer*.json", "tokenizer.model.v*", "tekken.json", "special_tokens_map.json", "chat_template*",
+    "additional_chat_templates/*", "config.json", "params.json", "preprocessor_config.json", "processor_config.json",
+]  # fmt: skip
 """What is fetched of a hub's repository: the tokenizer and what its chat template needs, no weights."""
 
 
@@ -110,7 +113,7 @@ def _snapshot(name: str, *, download: bool) -> Path | Unavailable:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        found = snapshot_download(name, allow_patterns=list(_WANTED), local_files_only=not download)
+        found = snapshot_download(name, allow_patterns=_WANTED, local_files_only=not download)
     except LocalEntryNotFoundError:
         return Unavailable(
             f"{name} could not be fetched from the hub" if download else f"{name} is not in the local hub cache"
