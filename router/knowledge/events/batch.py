@@ -216,12 +216,12 @@ def plain(raw: Raw) -> Any:
         raise BadBatch(str(error)) from error
 
 
-def nothing_but_nil(raw: Raw, count: int) -> bool:
-    """Whether a field is absent, nil, or a list of `count` times nil."""
+def nothing_but_nil(raw: Raw) -> bool:
+    """Whether a field is absent, nil, or a list of nothing else."""
     if len(raw) < 2:
-        return not raw or bytes(raw) == b"\xc0"
+        return bytes(raw) in (b"", b"\xc0", b"\x90")
     told, start = _array_header(raw)
-    return told == count and bytes(raw)[start:] == b"\xc0" * count
+    return told > 0 and bytes(raw)[start:] == b"\xc0" * told
 
 
 def _array_header(raw: Raw) -> tuple[int, int]:

@@ -95,7 +95,7 @@ def _extras(event: BlockStored, count: int, first: bool) -> tuple[str | None, li
     first block its salt, hashes of embeddings. Older engines wrote media as strings: a lone one on a first block is
     then taken for a salt, and the prompt is as much apart from one without it.
     """
-    if nothing_but_nil(event.extra_keys, count):
+    if nothing_but_nil(event.extra_keys):
         return None, None
     told = plain(event.extra_keys)
     if not isinstance(told, list) or len(told) != count:

@@ -1,0 +1,153 @@
+"""Events in our own keys: what the token lens makes of the same prompt, and never anything else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvroute.router.core import blocks
+from kvroute.router.knowledge.events import rehash
+from kvroute.router.knowledge.events.batch import BadBatch, BlockStored, decode
+from tests.router.knowledge.events.naive import keys_of, payload, stored
+
+ids = st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=40)
+
+
+def _read(own: int, **fields: Any) -> rehash.Run | None:
+    event = {**stored([1], None, [5], 1), **fields}
+    (told,) = decode(payload(event)).events
+    assert isinstance(told, BlockStored)
+    return rehash.read(told, len(event["block_hashes"]), own)
+
+
+def _keys(own: int, parent: int | None = None, **fields: Any) -> list[int]:
+    run = _read(own, **fields)
+    assert run is not None
+    return rehash.keys(run, run.root if parent is None else parent).tolist()
+
+
+@given(ids, st.integers(1, 4), st.integers(1, 3), st.none() | st.text(min_size=1), st.none() | st.text(min_size=1))
+def test_keys_are_those_of_the_token_lens(
+    tokens: list[int], own: int, per_block: int, lora: str | None, salt: str | None
+) -> None:
+    """Whatever the ids, the adapter, the salt: every m-th key of the prompt, m being our blocks in one of theirs."""
+    size = own * per_block
+    count = len(tokens) // size
+    told = tokens[: count * size]
+    extra = [[one for one in (lora, salt if at == 0 else None) if one is not None] or None for at in range(count)]
+    found = _keys(
+        own, block_hashes=list(range(count)), token_ids=told, block_size=size, lora_name=lora, extra_keys=extra
+    ) if count else []  # fmt: skip
+    salted = salt if count else None
+    assert found == keys_of(told, own, lora, salted)[per_block - 1 :: per_block]
+
+
+@given(ids, st.integers(0, 2**64 - 1), st.integers(0, 40))
+def test_a_run_goes_on_from_its_parent(tokens: list[int], parent: int, cut: int) -> None:
+    """Two events, the second behind the first, have the keys of one."""
+    whole = _keys(1, parent, block_hashes=tokens, token_ids=tokens, block_size=1, parent_block_hash=7)
+    head, tail = tokens[:cut], tokens[cut:]
+    found = _keys(1, parent, block_hashes=head, token_ids=head, block_size=1, parent_block_hash=7) if head else []
+    last = found[-1] if found else parent
+    if tail:
+        found = found + _keys(1, last, block_hashes=tail, token_ids=tail, block_size=1, parent_block_hash=7)
+    assert found == whole
+
+
+@pytest.mark.parametrize(
+    ("lora", "extra", "salt"),
+    [
+        (None, None, None),
+        (None, [None, None], None),
+        (None, [], None),
+        (None, [["s"], None], "s"),
+        (None, [[["cache_salt", "s"]], None], "s"),
+        ("ad", [["ad"], ["ad"]], None),
+        ("ad", [["ad", "s"], ["ad"]], "s"),
+        ("ad", [["ad", "ad"], ["ad"]], "ad"),
+        ("ad", [[["lora", "ad", "/path"], ["cache_salt", "s"]], [["lora", "ad", "/path"]]], "s"),
+        ("ad", None, None),
+    ],
+)
+def test_adapter_and_salt_make_the_root(lora: str | None, extra: Any, salt: str | None) -> None:
+    """They stand untagged in each block's extra keys, as recorded, or tagged as they are hashed."""
+    found = _keys(2, block_hashes=[1, 2], token_ids=[1, 2, 3, 4], block_size=2, lora_name=lora, extra_keys=extra)
+    assert found == keys_of([1, 2, 3, 4], 2, lora, salt)
+
+
+@pytest.mark.parametrize(
+    "media",
+    [["image", 3], "image", b"embedding", 7, {"a": 1}, [["image", 3], ["other", 9]]],
+)
+def test_media_part_a_prompt_from_text(media: Any) -> None:
+    """From the block that an image touches on, no key is that of the text alone; before it, all are."""
+    tokens = list(range(8))
+    plain = _keys(2, block_hashes=[1, 2, 3, 4], token_ids=tokens, block_size=2)
+    found = _keys(2, block_hashes=[1, 2, 3, 4], token_ids=tokens, block_size=2, extra_keys=[None, [media], None, None])
+    assert found[0] == plain[0]
+    assert not set(found[1:]) & set(plain)
+    again = _keys(2, found[1], block_hashes=[3, 4], token_ids=tokens[4:], block_size=2, parent_block_hash=2)
+    assert again == found[2:]
+
+
+def test_different_media_have_different_keys() -> None:
+    """Another image, another offset, a salt before or none: all apart."""
+    extras = [
+        [["a", 0]],
+        [["b", 0]],
+        [["a", 1]],
+        [["a", 0], "s"],
+        ["s"],
+        ["t"],
+        [["a", 0], ["b", 0]],
+        [b"e"],
+        ["s", b"e"],
+    ]
+    found = {_keys(1, block_hashes=[1], token_ids=[5], block_size=1, extra_keys=[extra])[0] for extra in extras}
+    assert len(found) == len(extras)
+
+
+def test_a_salt_stands_on_a_first_block_only() -> None:
+    """A string on a later block is something else, and is mixed in."""
+    fields: dict[str, Any] = {"block_hashes": [2], "token_ids": [5], "block_size": 1, "parent_block_hash": 1}
+    assert _keys(1, 99, **fields, extra_keys=[["s"]]) != _keys(1, 99, **fields)
+
+
+def test_extra_keys_that_fit_no_block_part_all() -> None:
+    """One list too few: nobody knows whose it is, so no key may be that of the text alone."""
+    plain = keys_of([5, 6], 1)
+    assert not set(_keys(1, block_hashes=[1, 2], token_ids=[5, 6], extra_keys=[["x"]])) & set(plain)
+    assert not set(_keys(1, block_hashes=[1, 2], token_ids=[5, 6], extra_keys="x")) & set(plain)
+
+
+def test_an_adapter_without_a_name_is_apart() -> None:
+    """Older engines told a number only."""
+    numbered = _keys(1, lora_id=3)
+    assert numbered != _keys(1)
+    assert numbered != _keys(1, lora_id=4)
+    assert numbered != _keys(1, lora_name="3")
+    assert _keys(1, lora_id=3, lora_name="ad") == keys_of([5], 1, "ad")
+
+
+def test_tokens_that_are_not_those_of_the_blocks_are_not_read() -> None:
+    """The engine left blocks out of the event: which, it does not say."""
+    assert _read(1, block_hashes=[1, 2], token_ids=[1, 2, 3]) is None
+
+
+@pytest.mark.parametrize("token", [-1, 2**32, 2**63])
+def test_what_is_no_token_is_refused(token: int) -> None:
+    """Ids are unsigned 32-bit numbers."""
+    with pytest.raises(BadBatch, match="token_ids"):
+        _read(1, token_ids=[token])
+
+
+def test_mixing_changes_the_seed_only() -> None:
+    """A block with something mixed in is hashed as any other, from another parent."""
+    run = _read(1, extra_keys=[[["image", 0]]])
+    assert run is not None
+    assert run.mixed == [msgspec.msgpack.encode([["image", 0]])]
+    assert rehash.next_key(1, blocks.pack([5]), 4, None) == blocks.extend(1, blocks.pack([5]), 4)[0]
