@@ -19,7 +19,6 @@ from kvroute.router.fleetwatch.backend import Backend
 from kvroute.router.fleetwatch.background import run_in_background
 from kvroute.router.fleetwatch.engine_client import EngineClient
 from kvroute.router.knowledge.events import sources
-from kvroute.router.knowledge.events.paced import Paced
 from kvroute.router.knowledge.events.sources import Sources
 from kvroute.router.knowledge.events.stream import Stream
 from kvroute.router.knowledge.events.subscription import Subscription, Wires
@@ -42,13 +41,12 @@ NO_EVENTS = (
 class Heard:
     """What is followed of one replica's events."""
 
-    __slots__ = ("about", "broken_since", "emptied", "paced", "replica", "source", "stream", "subscription", "task")
+    __slots__ = ("about", "broken_since", "emptied", "replica", "source", "stream", "subscription", "task")
 
     def __init__(self, replica: Replica) -> None:
         self.replica = replica
         self.source: sources.Source | None = None
         self.stream: Stream | None = None
-        self.paced: Paced | None = None
         self.subscription: Subscription | None = None
         self.task: asyncio.Task[None] | None = None
         self.broken_since: float | None = None
@@ -126,8 +124,9 @@ class Hearing:
     def restarted(self, replica: Replica) -> None:
         """Its engine's process is another one: it may publish elsewhere, or not at all."""
         heard = self._heard.get(replica.name)
-        if heard is not None and heard.paced is not None:
-            heard.paced.restarted(self._clock())
+        if heard is not None and heard.stream is not None:
+            heard.stream.restarted(self._clock())
+            self._go_on(heard)
             self._settle(heard)
 
     # --- what the traffic tells ---
@@ -135,8 +134,9 @@ class Hearing:
     def sent(self, replica: Replica, keys: Sequence[int]) -> None:
         """A prompt goes there: events whose beginning was lost may turn out to continue it."""
         heard = self._heard.get(replica.name)
-        if heard is not None and heard.paced is not None:
-            heard.paced.sent(keys)
+        if heard is not None and heard.stream is not None:
+            heard.stream.sent(keys)
+            self._go_on(heard)
 
     def tells(self, replica: Replica) -> Tells:
         """What is known of its events."""
@@ -150,12 +150,13 @@ class Hearing:
     def reset(self, replica: Replica) -> None:
         """The canary saw that its cache is empty, which the engine itself tells only with its next step."""
         heard = self._heard.get(replica.name)
-        if heard is not None and heard.paced is not None:
+        if heard is not None and heard.stream is not None:
             log.warning(
                 "%s: finds nothing of what it told to hold: its cache was reset, and is forgotten", replica.name
             )
             self._deciding.cleared(replica)
-            heard.paced.reset(self._clock())
+            heard.stream.reset(self._clock())
+            self._go_on(heard)
 
     # --- finding and subscribing ---
 
@@ -226,8 +227,8 @@ class Hearing:
             on_stored=partial(self._stored, replica),
             on_source=lambda _: self._settle(heard),
         )
-        heard.source, heard.stream, heard.paced = source, stream, Paced(stream, self._clock)
-        heard.subscription = Subscription(source, heard.paced, self._wires, clock=self._clock)
+        heard.source, heard.stream = source, stream
+        heard.subscription = Subscription(source, stream, self._wires, clock=self._clock)
         try:
             heard.subscription.open()
         except zmq.ZMQError as error:
@@ -240,9 +241,13 @@ class Hearing:
             heard.task = None
         if heard.subscription is not None:
             heard.subscription.close()
-        if heard.paced is not None:
-            heard.paced.close()
-        heard.source = heard.stream = heard.paced = heard.subscription = None
+        heard.source = heard.stream = heard.subscription = None
+
+    def _go_on(self, heard: Heard) -> None:
+        """Have done, a little a turn, what the stream has left to do."""
+        if heard.stream is not None and heard.stream.busy and heard.subscription is not None:
+            assert self._wires is not None
+            self._wires.intake.look(heard.subscription)
 
     def _say(self, heard: Heard, about: str) -> None:
         if about != heard.about:
