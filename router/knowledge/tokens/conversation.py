@@ -100,7 +100,7 @@ class Conversation:
         if role == "system":
             content = list(_without_billing(content))
         before, self.media = self.media, False
-        converted = [part for each in content if (part := self._part(each)) is not None]
+        converted = [part for each in content if (part := self._part(each))]
         media, self.media = self.media, before or self.media
         if self._parts:
             if role == "tool" and all(part["type"] == "text" for part in converted):
@@ -109,7 +109,7 @@ class Conversation:
         return MARK if media else "\n".join(converted)
 
     def _part(self, part: Any) -> Any:
-        """A dict for templates that walk through parts, otherwise its text; None for what the engine leaves out."""
+        """A dict for templates that walk through parts, otherwise its text; the engine leaves out what is empty."""
         if type(part) is str:
             return {"type": "text", "text": part} if self._parts else part
         kind, value = _kind(part)
