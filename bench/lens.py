@@ -230,9 +230,8 @@ def lines(found: dict[str, Any]) -> list[str]:
     for case, row in found.items():
         cells = " ".join(f"{row[name]:>10.3f}" if name in row else f"{'':>10}" for name in names)
         table.append(f"{case:>12} {cells}")
-    table.append(
-        f"the conversation's last turn has {MESSAGES - 1} messages and {found['next turn']['tokens']:,} tokens; the goal for the whole is 2 ms"
-    )
+    tokens = found["next turn"]["tokens"]
+    table.append(f"the last turn has {MESSAGES - 1} messages and {tokens:,} tokens; the goal for the whole is 2 ms")
     return table
 
 
