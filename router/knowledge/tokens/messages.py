@@ -41,7 +41,8 @@ def _effort(fields: dict[str, Any], disabled_effort: str) -> Any:
 
 
 def _all(system: Any, given: list[Any], system_first: bool) -> Iterator[dict[str, Any]]:
-    first = [_system(system)] if system else []
+    # The line that differs in each request stays in a system prompt that is plain text: it is taken out later.
+    first = [system if type(system) is str else _system(system)] if system else []
     if system_first:
         first += [_system(message.get("content")) for message in given if _role(message) == "system"]
     if any(first):
