@@ -70,9 +70,8 @@ def load_template(folder: Path, chosen: str | None = None) -> Templates:
         text = own.get(chosen, chosen) if isinstance(own, dict) else chosen
         return _templates(text, text, special_tokens)
     plain = _processors(folder) or own
-    if plain is None:
-        reason = "it has no chat template"
-        return Templates(special_tokens=special_tokens, unsupported=reason)
+    if plain is None:  # the engine refuses chats of such a model
+        return Templates(special_tokens=special_tokens)
     return _templates(plain, own, special_tokens)
 
 
