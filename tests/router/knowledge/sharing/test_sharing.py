@@ -178,7 +178,8 @@ async def test_a_replica_that_left_holds_no_foreign_lease(store: MemoryStore, cl
     decision = one.decide(request)
     await talk(one, other)
     replica = other.deciding.fleet.get(decision.replica.name)
-    assert replica is not None and replica.open == 1
+    assert replica is not None
+    assert replica.open == 1
     other.sharing.left(replica.name)
     assert (replica.open, len(other.sharing.foreign)) == (0, 0)
     one.end(request, decision)
