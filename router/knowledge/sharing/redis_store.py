@@ -328,8 +328,12 @@ _CODES = {
     "NOAUTH": Trouble.REFUSED,
     "WRONGPASS": Trouble.REFUSED,
     "BUSY": Trouble.SLOW,
+    "READONLY": Trouble.REFUSED,
+    "NOPERM": Trouble.REFUSED,
 }
 """By the first word of the server's error."""
+_IN_SCRIPT = re.compile(r"^@user_script: ?\d+: -?")
+"""What Redis before 7 puts before the error of a command that a script ran."""
 
 
 def _down(what: str, error: BaseException) -> StoreDown:
@@ -340,6 +344,6 @@ def _down(what: str, error: BaseException) -> StoreDown:
             return StoreDown(trouble, about)
     if isinstance(error, told.ClusterError):
         return StoreDown(Trouble.REFUSED, about)
-    code = str(error).split(" ", 1)[0]
+    code = _IN_SCRIPT.sub("", str(error)).split(" ", 1)[0]
     known = _CODES.get(code)
     return StoreDown(known or Trouble.WRONG, f"{about} {code}" if code.isupper() else about)
