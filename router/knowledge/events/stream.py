@@ -250,6 +250,8 @@ class Stream:
 
     def _apply(self, sequence: int, payload: bytes) -> None:
         """Carry out the batch that is due."""
+        if sequence in self._held:
+            self._held.take(sequence)
         if sequence == 0:
             self._complete = True
         self._begun = True
