@@ -15,6 +15,9 @@ from kvroute.router.knowledge.tokens import contents
 _DICT_NAMES = frozenset(dir(dict))
 """What `message.items` and its like mean: the method, whatever keys the message has."""
 
+MOST_VERDICTS = 1000
+"""Kept of the sandbox; a namespace's attributes may be named by a request."""
+
 FAULTS = (
     jinja2.TemplateError,
     TypeError,
@@ -70,7 +73,20 @@ class Template:
 
 
 class _Environment(sandbox.ImmutableSandboxedEnvironment):
-    """The sandbox, with a short way to the keys of plain dicts: a template reads little else."""
+    """The sandbox, with short ways for what templates do most: reading keys of plain dicts, and the same attributes of
+    the same types again, whose safety depends on nothing else."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._verdicts: dict[tuple[type, str], bool] = {}
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        verdict = self._verdicts.get((type(obj), attr))
+        if verdict is None:
+            verdict = super().is_safe_attribute(obj, attr, value)
+            if len(self._verdicts) < MOST_VERDICTS:
+                self._verdicts[type(obj), attr] = verdict
+        return verdict
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         if type(obj) is dict and attribute not in _DICT_NAMES:
