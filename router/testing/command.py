@@ -19,7 +19,11 @@ _DEFAULT = Options()
 @click.option("--host", default=_DEFAULT.host, show_default=True, help="Address to listen on.")
 @click.option("--port", type=int, default=8000, show_default=True, help="Port to listen on; 0 picks a free one.")
 @click.option("--model", default=_DEFAULT.model, show_default=True, help="Served model name.")
+@click.option("--model-folder", help="Use the tokenizer and chat template in this model's folder.")
 @click.option("--lora", "loras", multiple=True, help="A LoRA adapter that is loaded; may be repeated.")
+@click.option(
+    "--data-parallel-size", type=click.IntRange(1), default=1, show_default=True, help="Ranks, each with its own cache."
+)
 @click.option("--kv-blocks", type=int, help=f"KV cache size in blocks. [default: {_DEFAULT.kv_blocks}]")
 @click.option("--cache-tokens", type=int, help="KV cache size in tokens, instead of --kv-blocks.")
 @click.option("--block-size", type=int, default=_DEFAULT.block_size, show_default=True, help="Tokens a block.")
@@ -43,8 +47,8 @@ _DEFAULT = Options()
 @click.option(
     "--startup-seconds", type=float, default=0.0, show_default=True, help="Refuse connections for so long after start."
 )
-@click.option("--events-port", type=int, help="Publish KV events here (ZMQ PUB); 0 picks a free port.")
-@click.option("--replay-port", type=int, help="Answer KV event replays here (ZMQ ROUTER); 0 picks a free port.")
+@click.option("--events-port", type=int, help="Publish KV events here (ZMQ PUB), rank n at n above.")
+@click.option("--replay-port", type=int, help="Answer KV event replays here (ZMQ ROUTER).")
 @click.option("--events-topic", default="", help="Topic of the KV events.")
 @click.option("--api-key-env", help="Environment variable that holds the API key to demand.")
 @click.option("--enable-prompt-tokens-details", is_flag=True, help="Tell cached tokens in usage.")
@@ -78,9 +82,10 @@ async def _serve(options: Options) -> None:
         click.echo(
             f"stand-in engine {options.model} on {engine.url}: cache of {tokens} tokens, no real model behind it"
         )
-        publisher = engine.service.publisher
-        if publisher is not None:
-            click.echo(f"KV events on port {publisher.events_port}, replay on {publisher.replay_port}")
+        for rank in engine.service.ranks:
+            if rank.publisher is not None:
+                ports = f"port {rank.publisher.events_port}, replay on {rank.publisher.replay_port}"
+                click.echo(f"KV events of rank {rank.number} on {ports}")
         await stopped.wait()
 
 

@@ -13,8 +13,8 @@ from kvroute.router.testing.service import Service
 from kvroute.router.testing.tokenizer import LONGEST_TOKEN, VOCABULARY
 from kvroute.router.testing.wire import (
     Refusal,
+    asked_rank,
     check_length,
-    check_rank,
     check_sampling,
     demand_messages,
     event,
@@ -69,7 +69,7 @@ async def _answer(
 ) -> web.StreamResponse:
     options = service.options
     check_sampling(fields)
-    check_rank(request)
+    asked_rank(request, service.options)
     longest = max(map(len, prompts))
     check_length(longest, options)
     limit = (fields.get("max_completion_tokens") or fields.get("max_tokens")) if chat else fields.get("max_tokens")

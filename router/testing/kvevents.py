@@ -108,10 +108,13 @@ class Publisher:
         replay_port: int | None,
         topic: str,
         clock: Callable[[], float] = time.time,
+        *,
+        rank: int = 0,
     ) -> None:
         self._context = zmq.asyncio.Context()
         self._topic = topic.encode()
         self._clock = clock
+        self._rank = rank
         self._sequence = 0
         self._sent: deque[tuple[bytes, bytes]] = deque(maxlen=BUFFERED_BATCHES)
         self._events: zmq.Socket[bytes] = zmq.Context(self._context).socket(zmq.PUB)
@@ -126,7 +129,7 @@ class Publisher:
 
     def publish(self, events: Iterable[Event]) -> None:
         """Send one batch; nothing if there are no events."""
-        batch = Batch(self._clock(), list(events))
+        batch = Batch(self._clock(), list(events), self._rank)
         if not batch.events:
             return
         sequence = self._sequence.to_bytes(8, "big")

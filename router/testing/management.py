@@ -10,6 +10,7 @@ from aiohttp import web
 
 from kvroute.router.testing import metrics
 from kvroute.router.testing.completions import tokens_of
+from kvroute.router.testing.kvevents import Publisher
 from kvroute.router.testing.replies import VERSION
 from kvroute.router.testing.service import Service
 from kvroute.router.testing.wire import Refusal, demand, demand_messages, read_object, reply, served_model
@@ -57,7 +58,7 @@ def _model(service: Service, name: str) -> dict[str, Any]:
         "object": "model",
         "created": created,
         "owned_by": "vllm",
-        "root": name,
+        "root": service.options.model_folder or name,
         "parent": None if name == base else base,
         "max_model_len": service.options.context_tokens if name == base else None,
         "permission": [permission],
@@ -91,17 +92,23 @@ async def detokenize(service: Service, request: web.Request) -> web.Response:
 
 async def show_metrics(service: Service, request: web.Request) -> web.Response:
     """GET /metrics."""
-    text = service.metrics.render(service.live.engine, service.sleep_level)
-    return web.Response(body=text, headers={"Content-Type": metrics.CONTENT_TYPE})
+    return web.Response(body=service.metrics(), headers={"Content-Type": metrics.CONTENT_TYPE})
 
 
 async def kv_event_sources(service: Service, request: web.Request) -> web.Response:
-    """GET /kv_event_sources: where this rank publishes, in vLLM's usual words; empty without events."""
-    publisher = service.publisher
-    if publisher is None:
-        return reply({})
+    """GET /kv_event_sources: where each rank publishes, in vLLM's usual words; empty without events."""
+    return reply(
+        {
+            str(rank.number): _event_source(rank.publisher, service.options.events_topic)
+            for rank in service.ranks
+            if rank.publisher is not None
+        }
+    )
+
+
+def _event_source(publisher: Publisher, topic: str) -> dict[str, Any]:
     replay = None if publisher.replay_port is None else f"tcp://*:{publisher.replay_port}"
-    source = {
+    return {
         "enable_kv_cache_events": True,
         "publisher": "zmq",
         "endpoint": f"tcp://*:{publisher.events_port}",
@@ -109,16 +116,15 @@ async def kv_event_sources(service: Service, request: web.Request) -> web.Respon
         "buffer_steps": 10000,
         "hwm": 100000,
         "max_queue_size": 100000,
-        "topic": service.options.events_topic,
+        "topic": topic,
     }
-    return reply({"0": source})
 
 
 async def sleep(service: Service, request: web.Request) -> web.Response:
     """POST /sleep: hang requests and forget the cache."""
     level = int(request.query.get("level", "1"))
     service.sleep_level = level
-    service.live.pause()
+    service.pause()
     service.reset_cache()
     return reply({"status": "sleeping", "level": level})
 
@@ -126,7 +132,7 @@ async def sleep(service: Service, request: web.Request) -> web.Response:
 async def wake_up(service: Service, request: web.Request) -> web.Response:
     """POST /wake_up."""
     service.sleep_level = 0
-    service.live.resume()
+    service.resume()
     return reply({"status": "awake", "tags": None})
 
 
@@ -137,20 +143,20 @@ async def is_sleeping(service: Service, request: web.Request) -> web.Response:
 
 async def pause(service: Service, request: web.Request) -> web.Response:
     """POST /pause: requests hang, health stays 200."""
-    service.live.pause()
+    service.pause()
     service.reset_cache()
     return reply({"status": "paused"})
 
 
 async def resume(service: Service, request: web.Request) -> web.Response:
     """POST /resume."""
-    service.live.resume()
+    service.resume()
     return reply({"status": "resumed"})
 
 
 async def is_paused(service: Service, request: web.Request) -> web.Response:
     """GET /is_paused."""
-    return reply({"is_paused": service.live.engine.paused and not service.sleep_level})
+    return reply({"is_paused": service.paused and not service.sleep_level})
 
 
 async def reset_prefix_cache(service: Service, request: web.Request) -> web.Response:

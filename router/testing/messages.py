@@ -11,8 +11,8 @@ from kvroute.router.testing.replies import Head
 from kvroute.router.testing.service import Service
 from kvroute.router.testing.tokenizer import content_text
 from kvroute.router.testing.wire import (
+    asked_rank,
     check_length,
-    check_rank,
     check_sampling,
     demand,
     demand_messages,
@@ -31,7 +31,7 @@ async def messages(service: Service, request: web.Request) -> web.StreamResponse
     limit = demand(fields, "max_tokens")
     model = served_model(fields, service.options)
     check_sampling(fields)
-    check_rank(request)
+    asked_rank(request, service.options)
     check_length(len(prompt), service.options)
     tokens = replies.output_tokens(limit, service.options.output_tokens, len(prompt), service.options)
     fault = replies.ordered_fault(service, request)

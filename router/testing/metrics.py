@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from kvroute.router.testing.options import Options
 from kvroute.router.testing.work import Content
 from kvroute.simulator.engine import Engine
 from kvroute.simulator.step import Output, Step
+
+_Family = TypeVar("_Family", Counter, Gauge, Histogram)
 
 CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 _SECONDS = (0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0)
@@ -46,13 +51,32 @@ _COUNTERS = {
 _SLEEP_STATES = ("awake", "weights_offloaded", "discard_all")
 
 
-class Metrics:
-    """One engine's metrics in a registry of their own."""
+class Page:
+    """What `/metrics` shows: each name once, whichever ranks fill it."""
 
-    def __init__(self, options: Options) -> None:
-        self._registry = CollectorRegistry()
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._families: dict[str, Any] = {}
+
+    def family(self, kind: Callable[..., _Family], name: str, *how: Any, **more: Any) -> _Family:
+        """The metric of that name, made by whoever asks first."""
+        if name not in self._families:
+            self._families[name] = kind(name, *how, registry=self.registry, **more)
+        found: _Family = self._families[name]
+        return found
+
+    def render(self) -> bytes:
+        """The exposition text."""
+        return generate_latest(self.registry)
+
+
+class Metrics:
+    """One rank's metrics, on a page."""
+
+    def __init__(self, options: Options, rank: int, page: Page) -> None:
+        self._page = page
         self._options = options
-        self._labels = {"engine": "0", "model_name": options.model}
+        self._labels = {"engine": str(rank), "model_name": options.model}
         self._gauges = {
             "num_requests_running": self._gauge("num_requests_running", "Number of requests in execution batches."),
             "num_requests_waiting": self._gauge("num_requests_waiting", "Number of requests waiting to be processed."),
@@ -66,11 +90,11 @@ class Metrics:
         self._sleep = self._labelled_gauge(
             "engine_sleep_state", "Engine sleep state; awake = 0 means asleep.", "sleep_state"
         )
-        self._success = Counter(
+        self._success = page.family(
+            Counter,
             "vllm:request_success",
             "Count of successfully processed requests.",
             ["engine", "finished_reason", "model_name"],
-            registry=self._registry,
         )
         for reason in ("stop", "length", "abort", "error"):
             self._success.labels(finished_reason=reason, **self._labels)
@@ -87,8 +111,8 @@ class Metrics:
         """So many sequences were dropped."""
         self._success.labels(finished_reason="abort", **self._labels).inc(sequences)
 
-    def render(self, engine: Engine, sleep_level: int) -> bytes:
-        """The exposition text, as of now."""
+    def refresh(self, engine: Engine, sleep_level: int) -> None:
+        """Write what is read from the engine's state, as of now."""
         self._gauges["num_requests_running"].set(len(engine.running))
         self._gauges["num_requests_waiting"].set(len(engine.waiting))
         self._gauges["kv_cache_usage_perc"].set(engine.kv_usage)
@@ -103,7 +127,6 @@ class Metrics:
         self._count("prompt_tokens", totals.prompt_tokens)
         self._count("prompt_tokens_cached", totals.cached_tokens)
         self._count("generation_tokens", totals.generated_tokens)
-        return generate_latest(self._registry)
 
     def _observe_output(self, output: Output, step: Step) -> None:
         sequence, seen = output.sequence, self._histograms
@@ -134,36 +157,36 @@ class Metrics:
         self._seen[name] = total
 
     def _gauge(self, name: str, text: str) -> Gauge:
-        return Gauge(f"vllm:{name}", text, list(self._labels), registry=self._registry).labels(**self._labels)
+        return self._page.family(Gauge, f"vllm:{name}", text, list(self._labels)).labels(**self._labels)
 
     def _labelled_gauge(self, name: str, text: str, label: str) -> Gauge:
-        return Gauge(f"vllm:{name}", text, sorted((*self._labels, label)), registry=self._registry)
+        return self._page.family(Gauge, f"vllm:{name}", text, sorted((*self._labels, label)))
 
     def _counter(self, name: str, text: str) -> Counter:
-        return Counter(f"vllm:{name}", text, list(self._labels), registry=self._registry).labels(**self._labels)
+        return self._page.family(Counter, f"vllm:{name}", text, list(self._labels)).labels(**self._labels)
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-        made = Histogram(f"vllm:{name}", text, list(self._labels), buckets=buckets, registry=self._registry)
+        made = self._page.family(Histogram, f"vllm:{name}", text, list(self._labels), buckets=buckets)
         return made.labels(**self._labels)
 
     def _info(self, options: Options) -> None:
         config = {
             "block_size": str(options.block_size),
             "enable_prefix_caching": "True",
-            "engine": "0",
+            "engine": self._labels["engine"],
             "kv_cache_max_concurrency": str(options.kv_blocks * options.block_size / options.context_tokens),
             "kv_cache_size_tokens": str(options.kv_blocks * options.block_size),
             "num_gpu_blocks": str(options.kv_blocks),
             "prefix_caching_hash_algo": "xxhash",
         }
         text = "Information of the LLMEngine CacheConfig"
-        Gauge("vllm:cache_config_info", text, list(config), registry=self._registry).labels(**config).set(1)
+        self._page.family(Gauge, "vllm:cache_config_info", text, list(config)).labels(**config).set(1)
         lora = {
             "max_lora": str(len(options.loras)),
             "running_lora_adapters": ",".join(options.loras),
             "waiting_lora_adapters": "",
         }
         if options.loras:
-            Gauge(
-                "vllm:lora_requests_info", "Running stats on lora requests.", list(lora), registry=self._registry
-            ).labels(**lora).set_to_current_time()
+            running = "Running stats on lora requests."
+            told = self._page.family(Gauge, "vllm:lora_requests_info", running, list(lora))
+            told.labels(**lora).set_to_current_time()

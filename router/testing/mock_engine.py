@@ -143,12 +143,12 @@ class StandInEngine:
     @property
     def running(self) -> int:
         """Sequences in the batch."""
-        return len(self.service.live.engine.running)
+        return sum(len(rank.live.engine.running) for rank in self.service.ranks)
 
     @property
     def waiting(self) -> int:
         """Sequences in the queue."""
-        return len(self.service.live.engine.waiting)
+        return sum(len(rank.live.engine.waiting) for rank in self.service.ranks)
 
     @property
     def requests_seen(self) -> int:
@@ -163,12 +163,12 @@ class StandInEngine:
     @property
     def queried_tokens(self) -> int:
         """`vllm:prefix_cache_queries_total`."""
-        return self.service.live.engine.totals.queried_tokens
+        return sum(rank.live.engine.totals.queried_tokens for rank in self.service.ranks)
 
     @property
     def hit_tokens(self) -> int:
         """`vllm:prefix_cache_hits_total`."""
-        return self.service.live.engine.totals.hit_tokens
+        return sum(rank.live.engine.totals.hit_tokens for rank in self.service.ranks)
 
 
 def _bound_socket(host: str, port: int) -> socket.socket:

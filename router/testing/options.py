@@ -15,10 +15,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """0 picks a free one."""
     model: str = "mock"
     """Served model name."""
+    model_folder: str | None = None
+    """Folder of a model whose tokenizer and chat template are used; None: a tokenizer of its own."""
     loras: tuple[str, ...] = ()
     """LoRA adapters that are loaded; each is served as a model of its own."""
+    data_parallel_size: int = 1
+    """Ranks, each with a scheduler and a cache of its own."""
     kv_blocks: int = 4096
-    """`num_gpu_blocks` [blocks]."""
+    """`num_gpu_blocks` of each rank [blocks]."""
     block_size: int = 16
     """[tokens]"""
     max_model_len: int = 32768
@@ -36,9 +40,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens: int = 128
     """Length of a reply whose request sets no limit (completions: vLLM's 16)."""
     events_port: int | None = None
-    """Publish KV events here; 0 picks a free port."""
+    """Publish KV events here, rank n at n ports above; 0 picks free ones."""
     replay_port: int | None = None
-    """Answer replays here; 0 picks a free port."""
+    """Answer replays here, rank n at n ports above; 0 picks free ones."""
     events_topic: str = ""
     api_key: str | None = None
     """Demanded of every `/v1` path."""

@@ -13,7 +13,7 @@ from aiohttp import web
 from kvroute.router.testing.faults import Cut, Fault
 from kvroute.router.testing.options import Options
 from kvroute.router.testing.service import Job, Service
-from kvroute.router.testing.wire import Refusal
+from kvroute.router.testing.wire import Refusal, asked_rank
 from kvroute.router.testing.work import Exchange, Piece
 
 FINGERPRINT = "vllm-0.32.0-mock"
@@ -66,6 +66,7 @@ def job(
         salt=fields.get("cache_salt"),
         session=session if isinstance(session, str) else None,
         report_full=isinstance(xargs, dict) and xargs.get("kv_cache_report_mode") == "full",
+        rank=asked_rank(request, options),
     )
 
 

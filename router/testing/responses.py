@@ -12,8 +12,8 @@ from kvroute.router.testing.replies import Head
 from kvroute.router.testing.service import Service
 from kvroute.router.testing.wire import (
     Refusal,
+    asked_rank,
     check_length,
-    check_rank,
     check_sampling,
     demand,
     named_event,
@@ -30,7 +30,7 @@ async def responses(service: Service, request: web.Request) -> web.StreamRespons
     demand(fields, "input")
     model = served_model(fields, service.options)
     check_sampling(fields)
-    check_rank(request)
+    asked_rank(request, service.options)
     messages = _conversation(service, fields)
     prompt = service.tokenizer.chat(messages, fields.get("tools"))
     check_length(len(prompt), service.options)

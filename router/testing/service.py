@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from array import array
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import xxhash
@@ -10,15 +12,15 @@ import xxhash
 from kvroute.router.testing.blockkeys import chain
 from kvroute.router.testing.faults import Faults
 from kvroute.router.testing.kept import Kept
-from kvroute.router.testing.kvevents import Publisher, wire_event
-from kvroute.router.testing.live import LiveEngine
-from kvroute.router.testing.metrics import Metrics
+from kvroute.router.testing.metrics import Page
 from kvroute.router.testing.options import Options
+from kvroute.router.testing.rank import Rank
 from kvroute.router.testing.tokenizer import Tokenizer
 from kvroute.router.testing.work import Content, Exchange
 from kvroute.simulator.sequence import EngineRequest
-from kvroute.simulator.step import Step
-from kvroute.simulator.steptime import from_rates
+
+if TYPE_CHECKING:
+    from kvroute.router.testing.model_tokenizer import ModelTokenizer
 
 
 class Job(msgspec.Struct, gc=False, kw_only=True):
@@ -35,21 +37,19 @@ class Job(msgspec.Struct, gc=False, kw_only=True):
     salt: str | None = None
     session: str | None = None
     report_full: bool = False
+    rank: int | None = None
+    """Which rank shall run it; None: whichever has least to do."""
 
 
 class Service:
-    """One engine with its cache, clock, events and counters. Lives on the running event loop."""
+    """One engine of one or several ranks, and its counters. Lives on the running event loop."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.tokenizer = Tokenizer()
+        self.tokenizer = _tokenizer(options)
         self.faults = Faults()
-        self.metrics = Metrics(options)
-        model = from_rates(options.prefill_rate, options.decode_rate, budget=options.max_num_batched_tokens)
-        self.live = LiveEngine(options.limits, model, options.speed, self._stepped)
-        self.publisher: Publisher | None = None
-        if options.events_port is not None:
-            self.publisher = Publisher(options.host, options.events_port, options.replay_port, options.events_topic)
+        self._page = Page()
+        self.ranks = [Rank(options, number, self._page) for number in range(options.data_parallel_size)]
         self.kept = Kept()
         self.requests_seen = 0
         """Requests to generating paths, refused ones included."""
@@ -57,17 +57,18 @@ class Service:
         """Requests whose client went away."""
         self.in_flight = 0
         self.sleep_level = 0
-        self._lora_ids = {name: index for index, name in enumerate(options.loras, 1)}
 
     async def close(self) -> None:
-        """Stop the clock and unbind the event sockets."""
-        self.live.close()
-        if self.publisher is not None:
-            await self.publisher.close()
+        """Stop the clocks and unbind the event sockets."""
+        for rank in self.ranks:
+            await rank.close()
 
     def submit(self, job: Job) -> Exchange:
         """Start a job; what it generates depends on its prompts alone."""
         exchange = Exchange()
+        rank = min(self.ranks, key=_idleness) if job.rank is None else self.ranks[job.rank]
+        rank.requests += 1
+        exchange.rank = rank.number
         for index, prompt in enumerate(job.prompts):
             seed = xxhash.xxh3_64_intdigest(array("I", prompt).tobytes())
             for copy in range(job.choices):
@@ -93,22 +94,50 @@ class Service:
                     report_full=job.report_full,
                     content=content,
                 )
-                self.live.submit(request, exchange)
+                rank.live.submit(request, exchange)
         return exchange
 
     def finish(self, exchange: Exchange) -> None:
         """The reply is over, one way or another: what still runs is dropped."""
+        rank = self.ranks[exchange.rank]
         if any(sequence.ended == sequence.arrived for sequence in exchange.sequences):
             self.aborted += 1
-            self.metrics.aborted(len(exchange.sequences))
-        self.live.abort(exchange)
+            rank.metrics.aborted(len(exchange.sequences))
+        rank.live.abort(exchange)
 
     def reset_cache(self) -> bool:
-        """Forget the cache; refused while requests run."""
-        return self.live.engine.reset_cache()
+        """Forget the caches; refused where requests run."""
+        return all([rank.live.engine.reset_cache() for rank in self.ranks])
 
-    def _stepped(self, step: Step) -> None:
-        if self.publisher is not None and step.changes:
-            size = self.options.block_size
-            self.publisher.publish(wire_event(change, size, self._lora_ids) for change in step.changes)
-        self.metrics.observe(step)
+    def pause(self) -> None:
+        """Hang all requests."""
+        for rank in self.ranks:
+            rank.live.pause()
+
+    def resume(self) -> None:
+        """Let them go on."""
+        for rank in self.ranks:
+            rank.live.resume()
+
+    @property
+    def paused(self) -> bool:
+        """Whether requests hang."""
+        return any(rank.live.engine.paused for rank in self.ranks)
+
+    def metrics(self) -> bytes:
+        """The exposition text, as of now."""
+        for rank in self.ranks:
+            rank.metrics.refresh(rank.live.engine, self.sleep_level)
+        return self._page.render()
+
+
+def _idleness(rank: Rank) -> tuple[int, int]:
+    return rank.load, rank.requests
+
+
+def _tokenizer(options: Options) -> Tokenizer | ModelTokenizer:
+    if options.model_folder is None:
+        return Tokenizer()
+    from kvroute.router.testing.model_tokenizer import ModelTokenizer  # needs the tokenizer extra
+
+    return ModelTokenizer(Path(options.model_folder))

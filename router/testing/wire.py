@@ -130,11 +130,15 @@ def check_sampling(fields: dict[str, Any]) -> None:
         raise Refusal(400, message, param="cache_salt")
 
 
-def check_rank(request: web.Request) -> None:
-    """The stand-in has one data-parallel rank; a header that is no number is ignored, as vLLM ignores it."""
-    rank = request.headers.get("X-data-parallel-rank", "0")
-    if rank.lstrip("-").isdigit() and int(rank) != 0:
-        raise Refusal(400, f"data_parallel_rank {int(rank)} is out of range [0, 1).")
+def asked_rank(request: web.Request, options: Options) -> int | None:
+    """The data-parallel rank that the request asks for; a header that is no number is ignored, as vLLM ignores it."""
+    rank = request.headers.get("X-data-parallel-rank", "")
+    if not rank.lstrip("-").isdigit():
+        return None
+    size = options.data_parallel_size
+    if not 0 <= int(rank) < size:
+        raise Refusal(400, f"data_parallel_rank {int(rank)} is out of range [0, {size}).")
+    return int(rank)
 
 
 def check_length(tokens: int, options: Options) -> None:

@@ -37,6 +37,8 @@ class Exchange:
 
     def __init__(self) -> None:
         self.sequences: list[Sequence] = []
+        self.rank = 0
+        """Which rank runs them."""
         self._pieces: deque[Piece] = deque()
         self._arrived: asyncio.Future[None] | None = None
         self._open = 0
