@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from kvroute.router.testing.children import free_ports
 from tests.vllm.environment import Environment
 from tests.vllm.processes import HANG, Process, samples
 
@@ -14,6 +16,9 @@ MODEL = "tiny"
 
 CACHE_BYTES = 67_108_864
 """KV cache of one replica, about 7,000 tokens here: four chats of 1,600 tokens fit, five do not."""
+
+BLOCK_TOKENS = 32
+"""The smallest block that the CPU build takes [tokens]."""
 
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
@@ -33,16 +38,24 @@ LIGHT = {
 
 
 class Engine(Process):
-    """A replica and what its /metrics says."""
+    """A replica that publishes its KV events, and what its /metrics says."""
 
     def __init__(self, name: str, environment: Environment, log: Path, flags: Sequence[str] = ()) -> None:
+        self.events_port, self.replay_port = free_ports(2)
+        events = {
+            "enable_kv_cache_events": True,
+            "publisher": "zmq",
+            "endpoint": f"tcp://*:{self.events_port}",  # without the star it would connect, not bind
+            "replay_endpoint": f"tcp://*:{self.replay_port}",
+            "topic": "kv",
+        }
         command: list[str | Path] = [
             environment.python, "-m", "vllm.entrypoints.openai.api_server",
             "--model", environment.model, "--served-model-name", MODEL,
             "--host", "127.0.0.1", "--port", "{port}",
             "--dtype", "float32", "--enforce-eager", "--distributed-executor-backend", "uni",
-            "--block-size", "32", "--max-model-len", "4096", "--kv-cache-memory-bytes", str(CACHE_BYTES),
-            "--enable-prefix-caching", *flags,
+            "--block-size", str(BLOCK_TOKENS), "--max-model-len", "4096", "--kv-cache-memory-bytes", str(CACHE_BYTES),
+            "--enable-prefix-caching", "--kv-events-config", json.dumps(events), *flags,
         ]  # fmt: skip
         super().__init__(name, command, OFFLINE | LIGHT, log)
 
