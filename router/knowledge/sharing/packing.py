@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kvroute.router.core.changes import Change, Cleared, Medium, Removed, Stored, Words
-
-Contents: TypeAlias = list[tuple[int, Words, Words, NDArray[np.uint16]]]
-"""What one replica holds: (medium, engine hashes, our keys, counts), as `Observed.contents` tells it."""
+from kvroute.router.core.observed import Contents
 
 PAIR_BYTES = 16
 """A hash and its key."""
@@ -82,20 +79,6 @@ def _medium(medium: int) -> int:
     return Medium(medium).value
 
 
-def split(changes: Sequence[Change], most: int) -> Iterator[Change]:
-    """The same changes, none of which has more than `most` hashes."""
-    for change in changes:
-        if isinstance(change, Cleared) or len(change.hashes) <= most:
-            yield change
-            continue
-        for at in range(0, len(change.hashes), most):
-            hashes = change.hashes[at : at + most]
-            if isinstance(change, Stored):
-                yield Stored(change.medium, hashes, change.keys[at : at + most])
-            else:
-                yield Removed(change.medium, hashes)
-
-
 def size(change: Change) -> int:
     """Bytes of a packed change."""
     if isinstance(change, Cleared):
@@ -103,7 +86,7 @@ def size(change: Change) -> int:
     return _CHANGE.size + len(change.hashes) * (PAIR_BYTES if isinstance(change, Stored) else 8)
 
 
-def parts(contents: Contents) -> Iterator[bytes]:
+def parts(contents: Sequence[Contents]) -> Iterator[bytes]:
     """A table in parts of at most `PART_PAIRS` pairs, each packed when it is asked for: 16 bytes a pair, 6 more where
     the engine holds a hash several times."""
     for medium, hashes, keys, counts in contents:
@@ -121,17 +104,17 @@ def parts(contents: Contents) -> Iterator[bytes]:
             )
 
 
-def pairs(contents: Contents) -> int:
+def pairs(contents: Sequence[Contents]) -> int:
     """Pairs in a table, all media together."""
     return sum(len(hashes) for _, hashes, _, _ in contents)
 
 
-def part_count(contents: Contents) -> int:
+def part_count(contents: Sequence[Contents]) -> int:
     """How many `parts` there will be."""
     return sum(-(-len(hashes) // PART_PAIRS) for _, hashes, _, _ in contents)
 
 
-def joined(received: Sequence[bytes]) -> Contents:
+def joined(received: Sequence[bytes]) -> list[Contents]:
     """The table whose `parts` these are.
 
     Raises:
@@ -141,10 +124,11 @@ def joined(received: Sequence[bytes]) -> Contents:
     for data in received:
         medium, columns = _part(data)
         found.setdefault(medium, []).append(columns)
-    return [
-        (medium, *(np.concatenate(column) for column in zip(*columns, strict=True)))  # type: ignore[misc]
-        for medium, columns in found.items()
-    ]
+    tables: list[Contents] = []
+    for medium, columns in found.items():
+        hashes, keys, counts = zip(*columns, strict=True)
+        tables.append((medium, np.concatenate(hashes), np.concatenate(keys), np.concatenate(counts)))
+    return tables
 
 
 def _part(data: bytes) -> tuple[int, tuple[Words, Words, NDArray[np.uint16]]]:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvroute.router.core.changes import Change, Cleared, Removed, Stored, Words
+from kvroute.router.core.observed import Contents
 from kvroute.router.knowledge.sharing import packing
-from kvroute.router.knowledge.sharing.packing import Contents
 
 WORD = st.integers(0, 2**64 - 1)
 
@@ -58,15 +58,6 @@ def test_changes_come_back(changes: list[Change]) -> None:
     assert len(data) == sum(map(packing.size, changes))
 
 
-@given(CHANGES, st.integers(1, 4))
-def test_splitting_changes_nothing(changes: list[Change], most: int) -> None:
-    """Split changes hold no more than was asked, and the same hashes and keys in the same order."""
-    split = list(packing.split(changes, most))
-    assert all(isinstance(change, Cleared) or len(change.hashes) <= most for change in split)
-    one = [piece for change in changes for piece in packing.split([change], 1)]
-    assert plain(list(packing.split(split, 1))) == plain(one)
-
-
 @given(st.binary(max_size=60))
 def test_foreign_bytes_are_refused(data: bytes) -> None:
     """Bytes of another making raise ValueError or make changes; nothing else happens."""
@@ -87,7 +78,7 @@ def test_cut_bytes(changes: list[Change], cut: int) -> None:
             packing.unpack(data)
 
 
-def table(sizes: list[int]) -> Contents:
+def table(sizes: list[int]) -> list[Contents]:
     rng = np.random.default_rng(1)
     return [
         (
