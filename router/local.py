@@ -46,6 +46,8 @@ class LocalPaths:
         self._membership = membership
         self.pages: Pages = metrics
         """What /metrics answers; one of several workers puts the page of all here."""
+        self.adapters_changed: Callable[[], None] | None = None
+        """Told when engines were asked to load or unload an adapter: other processes route to them too."""
         self._version = version
         self._session = session
         self._missing = missing
@@ -97,14 +99,24 @@ class LocalPaths:
 
         The status is the worst of theirs: a call that one engine refused has not been carried out everywhere.
         """
-        endpoints = [member.backend.endpoint for member in self._membership.members.values() if member.up]
+        endpoints = self._endpoints()
         if not endpoints:
             return replies.error(503, "no replica is up", "ServiceUnavailableError")
         answers = await asyncio.gather(*(self._send(endpoint, head, body) for endpoint in endpoints))
         if head.path.endswith(b"_lora_adapter"):
-            await asyncio.gather(*(self._discover(endpoint) for endpoint in endpoints))
+            if self.adapters_changed is not None:
+                self.adapters_changed()
+            await self.rediscover()
         status = max(status for _, status, _ in answers)
         return replies.json({name: {"status": code, "body": text} for name, code, text in answers}, status)
+
+    async def rediscover(self) -> None:
+        """Look anew at what every engine serves."""
+        await asyncio.gather(*(self._discover(endpoint) for endpoint in self._endpoints()))
+
+    def _endpoints(self) -> list[Endpoint]:
+        """Those that are up."""
+        return [member.backend.endpoint for member in self._membership.members.values() if member.up]
 
     async def _send(self, endpoint: Endpoint, head: Head, body: bytes) -> tuple[str, int, Any]:
         scheme = "https" if endpoint.tls else "http"

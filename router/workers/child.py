@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import sys
+from pathlib import Path
 
 import msgspec
 
@@ -28,18 +29,24 @@ class Child:
         """Run a fresh interpreter with this task.
 
         It gets a session of its own: a terminal's Ctrl-C reaches the supervisor alone, which tells its workers once.
+
+        Raises:
+            OSError: no process can be had.
         """
+        # The working directory is searched for modules only where this process does so too.
+        options = () if {"", str(Path.cwd())} & {*sys.path} else ("-P",)
         ours, theirs = socket.socketpair()
         with theirs:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "kvroute.router.workers",
-                str(theirs.fileno()),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, *options, "-m", "kvroute.router.workers", str(theirs.fileno())),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,
+                )
+            except OSError:
+                ours.close()
+                raise
         reader, writer = await asyncio.open_unix_connection(sock=ours)
         child = cls(process, reader, writer)
         child.write(task)

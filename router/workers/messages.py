@@ -44,6 +44,10 @@ class Stored(msgspec.Struct, frozen=True, tag="stored"):
     replica: str
 
 
+class AdaptersChanged(msgspec.Struct, frozen=True, tag="adapters_changed"):
+    """A client had engines load or unload adapters through one worker: the others look anew at what they serve."""
+
+
 class Drained(msgspec.Struct, frozen=True, tag="drained"):
     """An operator drained or undrained a replica while the worker was starting."""
 
@@ -51,7 +55,7 @@ class Drained(msgspec.Struct, frozen=True, tag="drained"):
     drained: bool
 
 
-Said = Up | Refused | Stored | Drained
+Said = Up | Refused | Stored | AdaptersChanged | Drained
 """What follows the task, in either direction."""
 
 
@@ -60,7 +64,7 @@ def line(message: Task | Said) -> bytes:
     return msgspec.json.encode(message) + b"\n"
 
 
-_SAID = msgspec.json.Decoder(Said)
+_SAID: msgspec.json.Decoder[Said] = msgspec.json.Decoder(Said)
 _TASK = msgspec.json.Decoder(Task)
 
 

@@ -16,9 +16,10 @@ from kvroute.router.control.gathered import GatheredPage
 from kvroute.router.control.logs import set_up_logs
 from kvroute.router.dataplane.memory import keep_freed_memory
 from kvroute.router.errors import KvrouteError, PluginError
+from kvroute.router.fleetwatch.background import run_in_background
 from kvroute.router.server import Server, spare_the_collector
 from kvroute.router.workers import messages
-from kvroute.router.workers.messages import LONGEST_LINE, Drained, Refused, Said, Stored, Task, Up
+from kvroute.router.workers.messages import LONGEST_LINE, AdaptersChanged, Drained, Refused, Said, Stored, Task, Up
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ async def _serve(task: Task, reader: asyncio.StreamReader, writer: asyncio.Strea
             _drain(server, name, True)
         await _until_known(server, OTHERS_SECONDS if task.others_serve else FIRST_SECONDS, stop)
         server.traffic.stored.learned = lambda response, replica: _tell(writer, Stored(response, replica))
+        server.local.adapters_changed = lambda: _tell(writer, AdaptersChanged())
         await server.listen()
         _tell(writer, Up(server.control_port))
         spare_the_collector()
@@ -111,7 +113,8 @@ def _tell(writer: asyncio.StreamWriter, said: Said) -> None:
 
 async def _hear(server: Server, reader: asyncio.StreamReader, stop: asyncio.Event) -> None:
     """Take what other workers learnt; the supervisor's end is ours."""
-    while text := await reader.readline():
+    looks: set[asyncio.Task[None]] = set()
+    while text := await _line(reader):
         try:
             said = messages.said(text)
         except msgspec.DecodeError as error:
@@ -119,8 +122,20 @@ async def _hear(server: Server, reader: asyncio.StreamReader, stop: asyncio.Even
             continue
         if isinstance(said, Stored):
             server.traffic.stored.keep(said.response, said.replica)
+        elif isinstance(said, AdaptersChanged):
+            look = run_in_background(server.local.rediscover(), "look at adapters")
+            looks.add(look)
+            look.add_done_callback(looks.discard)
         elif isinstance(said, Drained):
             _drain(server, said.name, said.drained)
     if not stop.is_set():
         log.error("the supervisor is gone: draining")
         stop.set()
+
+
+async def _line(reader: asyncio.StreamReader) -> bytes:
+    """The supervisor's next line, empty when it has ended: with a reset where it left words of ours unread."""
+    try:
+        return await reader.readline()
+    except (ConnectionError, ValueError):
+        return b""
