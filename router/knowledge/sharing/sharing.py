@@ -8,7 +8,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -16,7 +16,7 @@ import msgspec
 from kvroute.router.core.decide import Deciding
 from kvroute.router.fleetwatch.background import run_in_background
 from kvroute.router.knowledge.sharing import names
-from kvroute.router.knowledge.sharing.expected_log import ExpectedLog
+from kvroute.router.knowledge.sharing.expected_log import ExpectedLog, Page
 from kvroute.router.knowledge.sharing.followers import FIELD, ExpectedFollower, PresenceFollower
 from kvroute.router.knowledge.sharing.following import Following
 from kvroute.router.knowledge.sharing.foreign import Foreign
@@ -92,6 +92,8 @@ class Sharing:
         self._chilled.set()
         self._warmed = asyncio.Event()
         self._renewed = -math.inf
+        self._kept: dict[str, float] = {}
+        """When the life of a replica's Stream was made longer [s]."""
         self._writes: list[Write] = []
         """What else is to be written with the next beat."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -143,7 +145,6 @@ class Sharing:
             follower = ExpectedFollower(key, replica, self.foreign, self._clock, self._budget)
             self._followers[replica] = follower
             self._chill(follower)
-            self._renew_soon()
 
     def restarted(self, replica: str, life: float = 0.0) -> None:
         """Its engine has started anew, with an empty cache. Records tell by `life` which engine they speak of; where
@@ -161,6 +162,7 @@ class Sharing:
         self.following.leave(follower.key)
         self._cold.pop(follower.key, None)
         self._lives.pop(replica, None)
+        self._kept.pop(replica, None)
         self._writes.append(Expire(follower.key, int(self.settings.grace_seconds * 1000)))
         for _ in self.foreign.left(replica, self._clock()):
             pass
@@ -196,18 +198,31 @@ class Sharing:
         pages = self.log.batch()
         if not pages:
             return False
-        writes: list[Write] = []
-        for page in pages:
-            follower = self._followers.get(page.replica)
-            key = names.expected(self.settings.namespace, page.replica)
-            writes.append(Append(key, {FIELD: page.data}, longest=_BEATS if follower is None else follower.longest))
-            if follower is None:
-                writes.append(Expire(key, int(self.settings.grace_seconds * 1000)))
-        await self._commit("telling requests", writes)
+        now = self._clock()
+        await self._commit("telling requests", [write for page in pages for write in self._appending(page, now)])
         self.log.sent()
+        for page in pages:
+            if self._is_due(page.replica, now):
+                self._kept[page.replica] = now
         self.flushes += 1
         self.records += sum(page.records for page in pages)
         return True
+
+    def _appending(self, page: Page, now: float) -> Iterator[Write]:
+        """What tells a page, and keeps its Stream from being there for ever."""
+        follower = self._followers.get(page.replica)
+        key = names.expected(self.settings.namespace, page.replica)
+        if follower is None:  # the end of a request to a replica that has left
+            yield Append(key, {FIELD: page.data}, longest=_BEATS)
+            yield Expire(key, int(self.settings.grace_seconds * 1000))
+            return
+        yield Append(key, {FIELD: page.data}, longest=follower.longest)
+        if self._is_due(page.replica, now):
+            yield Expire(key, int(self.settings.keep_seconds * 1000))
+
+    def _is_due(self, replica: str, now: float) -> bool:
+        """Whether its Stream's life is to be made longer again."""
+        return replica in self._followers and now - self._kept.get(replica, -math.inf) >= _RENEW_SECONDS
 
     async def _commit(self, work: str, writes: Sequence[Write]) -> None:
         """Carry out writes, each group that may go together in one step."""
@@ -245,6 +260,7 @@ class Sharing:
         if now - self._renewed >= _RENEW_SECONDS:
             await self._commit("beating", self._renewals())
             self._renewed = now
+            self._kept = dict.fromkeys(self._kept, now)
         if self._writes:
             due = self._writes.copy()
             await self._commit("beating", due)
@@ -269,9 +285,6 @@ class Sharing:
         keep = int(self.settings.keep_seconds * 1000)
         keys = [self._presence.key, *(follower.key for follower in self._followers.values())]
         return [Expire(key, keep) for key in keys]
-
-    def _renew_soon(self) -> None:
-        self._renewed = -math.inf
 
     # --- hearing ---
 
