@@ -24,7 +24,7 @@ from tests.vllm import adapter
 from tests.vllm.engine import BLOCK_TOKENS, MODEL, Engine
 from tests.vllm.environment import Environment
 from tests.vllm.processes import HANG
-from tests.vllm.test_rendering import folder_with_begin
+from tests.vllm.rendering import folder_with_begin
 from tests.vllm.wire import exchange
 
 ADAPTER = "ada"
