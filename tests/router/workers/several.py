@@ -20,6 +20,7 @@ from kvroute.router.testing.children import free_ports
 QUICK = """
 watch: {health: {interval: 0.2}, scrape: {interval: 0.2}, discover_retry: 0.05}
 limits: {linger_seconds: 0.1}
+management: true
 """
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +15,11 @@ import pytest
 from click.testing import CliRunner
 
 from kvroute.router.cli import main
+from kvroute.router.config import load
+from kvroute.router.workers import place
+from kvroute.router.workers.supervisor import Supervisor
 from tests.router.knowledge.sharing.servers import server
-from tests.router.running import engines
+from tests.router.running import engines, until
 from tests.router.workers.several import several
 
 STREAM = {"model": "mock", "prompt": "x", "max_tokens": 40, "stream": True}
@@ -41,7 +47,10 @@ def test_what_cannot_work_is_refused(arguments: list[str], says: str) -> None:
 
 async def test_sigterm_lets_streams_end(redis: str) -> None:
     """All workers finish what is under way, then all is over, with status 0."""
-    async with engines(1, decode_rate=40.0) as (engine,), several("--backend", engine.url, redis=redis) as router:
+    async with (
+        engines(1, decode_rate=40.0) as (engine,),
+        several("--backend", engine.url, workers=2, redis=redis) as router,
+    ):
         async with (
             aiohttp.ClientSession() as session,
             session.post(f"{router.url}/v1/completions", json=STREAM) as answer,
@@ -72,7 +81,7 @@ async def test_a_second_signal_ends_at_once(redis: str) -> None:
 
 async def test_workers_do_not_outlive_their_supervisor(redis: str) -> None:
     """Even if it is killed."""
-    async with several("--backend", "http://127.0.0.1:9", workers=2, redis=redis) as router:
+    async with engines(1) as (engine,), several("--backend", engine.url, workers=2, redis=redis) as router:
         router.process.kill()
         await router.ended()
         await router.until(lambda: not any(alive(pid) for pid in router.workers().values()))
@@ -94,10 +103,55 @@ async def test_workers_that_die_at_their_start_end_all(redis: str, tmp_path: Pat
         "import os, sys\nif 'kvroute.router.workers' in sys.orig_argv:\n    os._exit(7)\n"
     )
     environment = {"PYTHONPATH": str(tmp_path)}
-    async with several("--backend", "http://127.0.0.1:9", redis=redis, up=False, environment=environment) as router:
+    async with several(
+        "--backend", "http://127.0.0.1:9", workers=2, redis=redis, up=False, environment=environment
+    ) as router:
         assert await router.ended() == 2
         assert "ended with status 7 before it served" in router.log().splitlines()[-1]
         assert 2 <= router.log().count("started anew") <= 8
+
+
+async def test_a_worker_that_hangs_is_replaced(redis: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or its share of the connections would hang with it."""
+    monkeypatch.setattr(place, "LOOK_EVERY", 0.2)
+    monkeypatch.setattr(place, "SILENT_SECONDS", 1.0)
+    given = {"backends": ["http://127.0.0.1:9"], "workers": 2, "redis.url": redis}
+    given |= {"listen.host": "127.0.0.1", "listen.port": 0, "listen.control_port": 0}
+    supervisor = Supervisor(load(None, given))
+    running = asyncio.create_task(supervisor.run())
+    try:
+        await until(lambda: all(supervisor.addresses.values()), 20.0)
+        (hanging, *_) = supervisor.pids()
+        os.kill(hanging, signal.SIGSTOP)
+        await until(lambda: sum(supervisor.restarts.values()) > 0, 20.0)
+        assert not alive(hanging)
+    finally:
+        supervisor.stop()
+        await asyncio.wait_for(running, 20.0)
+
+
+def test_a_containers_first_process_reaps_orphans() -> None:
+    """What loses its parent in the container becomes the child of process 1."""
+    program = """if True:
+        import asyncio, os, subprocess
+        from kvroute.router.workers import orphans
+        async def main():
+            orphans.reap_orphans(set)
+            subprocess.run(["sh", "-c", "sleep 0.1 & echo $!"], check=True)
+            await asyncio.sleep(0.1 + 2 * orphans._GRACE_SECONDS)
+            try:
+                os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                print("none left")
+        asyncio.run(main())
+    """
+    unshare = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
+    try:
+        subprocess.run([*unshare, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this system lets nobody be process 1")
+    done = subprocess.run([*unshare, sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "none left"
 
 
 def alive(pid: int) -> bool:

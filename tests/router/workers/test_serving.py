@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 import pytest_asyncio
 
@@ -113,6 +115,24 @@ async def test_a_stored_response_is_found_through_any_worker(stage: Stage) -> No
     made = [await stage.ask("POST", "/v1/responses", **body) for _ in range(4)]
     found = [await stage.ask("GET", f"/v1/responses/{told['id']}") for _, told in made for _ in range(6)]
     assert [status for status, _ in found] == [200] * 24
+
+
+async def test_an_adapter_loaded_through_one_worker_is_served_by_all(stage: Stage) -> None:
+    """They look anew at what the engines serve, and need not wait for their next look."""
+    for engine in stage.pair:
+        engine.service.options = msgspec.structs.replace(engine.service.options, loras=("law",))
+    # The stand-ins have no such path. What counts is that the worker was asked.
+    await stage.ask("POST", "/v1/load_lora_adapter", lora_name="law", lora_path="/law")
+    async with asyncio.timeout(10.0):
+        while not all([await _lists(stage, "law") for _ in range(12)]):  # noqa: ASYNC110 - other processes set no event
+            await asyncio.sleep(0.05)
+    body = {"model": "law", "prompt": "x", "max_tokens": 1}
+    assert [(await stage.ask("POST", "/v1/completions", **body))[0] for _ in range(12)] == [200] * 12
+
+
+async def _lists(stage: Stage, model: str) -> bool:
+    _, told = await stage.ask("GET", "/v1/models")
+    return model in [entry["id"] for entry in told["data"]]
 
 
 async def test_draining_reaches_all_workers_and_those_that_come_later(stage: Stage) -> None:
