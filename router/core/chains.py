@@ -26,6 +26,7 @@ _STRETCH = 2048
 """Buckets split at once, at most: about a millisecond."""
 
 _GONE = 2**32 - 1
+_TYPES = {"Q": np.dtype(np.uint64), "I": np.dtype(np.uint32), "H": np.dtype(np.uint16)}
 
 
 class Mixing(NamedTuple):
@@ -191,4 +192,4 @@ class Chains:
 
 def view(column: array[int]) -> NDArray[np.unsignedinteger[Any]]:
     """The column as numpy sees it, for one expression: while a view lives the column cannot grow."""
-    return np.frombuffer(column, f"u{column.itemsize}")
+    return np.frombuffer(column, _TYPES[column.typecode])

@@ -42,6 +42,8 @@ class Held(Chains):
         buckets = len(heads)
         new = []
         replaced = []
+        created = 0
+        end = len(words)
         for hash_, key in zip(hashes, keys, strict=True):
             bucket = hash_ * factor % prime & high
             if bucket >= buckets:
@@ -57,13 +59,13 @@ class Held(Chains):
                     behind[at] = key
                     counts[at] = 1
                 else:
-                    at = len(words)
+                    at, end = end, end + 1
                     words.append(hash_)
                     links.append(head)
                     behind.append(key)
                     counts.append(1)
                 heads[bucket] = at
-                self.live += 1
+                created += 1
                 new.append(key)
                 continue
             if counts[at] < MOST:
@@ -72,6 +74,7 @@ class Held(Chains):
                 replaced.append(behind[at])
                 new.append(key)
                 behind[at] = key
+        self.live += created
         return new, replaced
 
     def remove(self, hashes: Sequence[int]) -> tuple[list[int], int]:

@@ -49,6 +49,7 @@ class Holders(Chains):
         alone = rowsets.number(bit)
         before = after = created = run = 0
         new = []
+        end = len(words)
         for key in keys:
             bucket = key * factor % prime & high
             if bucket >= buckets:
@@ -63,7 +64,7 @@ class Holders(Chains):
                     links[at] = head
                     sets[at] = alone
                 else:
-                    at = len(words)
+                    at, end = end, end + 1
                     words.append(key)
                     links.append(head)
                     sets.append(alone)
@@ -71,11 +72,10 @@ class Holders(Chains):
                 created += 1
             else:
                 held = sets[at]
-                if masks[held] & bit:
-                    doubles = self._doubles.setdefault(row, {})
-                    doubles[key] = doubles.get(key, 0) + 1
-                    continue
                 if held != before:
+                    if masks[held] & bit:
+                        self._double(row, key)
+                        continue
                     rowsets.move(before, after, run)
                     before, after, run = held, rowsets.number(masks[held] | bit), 0
                 sets[at] = after
@@ -111,7 +111,7 @@ class Holders(Chains):
             previous, at = 0, heads[bucket]
             while at and words[at] != key:
                 previous, at = at, links[at]
-            held = sets[at]
+            held = sets[at] if at else 0
             if held != before:
                 if not masks[held] & bit:
                     raise KeyError(key)
@@ -132,6 +132,10 @@ class Holders(Chains):
         self.live -= len(gone)
         self.shrink()
         return gone
+
+    def _double(self, row: int, key: int) -> None:
+        doubles = self._doubles.setdefault(row, {})
+        doubles[key] = doubles.get(key, 0) + 1
 
     def _undouble(self, row: int, key: int) -> None:
         doubles = self._doubles[row]
