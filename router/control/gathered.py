@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Protocol
 
 import aiohttp
+import orjson
 from aiohttp import web
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from yarl import URL
 
-from kvroute.router.control.admin import error_reply, errors, guard
+from kvroute.router.control.admin import error_reply, errors, guard, json_reply
 from kvroute.router.control.catalogue import Metric
 from kvroute.router.control.exposition import CONTENT_TYPE, write_numbers
 from kvroute.router.control.metrics import Metrics
@@ -84,6 +85,7 @@ class Gathered:
         """The aiohttp application. `max_body` bounds what is passed on to workers [bytes]."""
         app = web.Application(middlewares=[guard, errors], client_max_size=max_body)
         app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/replicas", self._replicas)
         app.router.add_route("*", "/{path:.*}", self._pass_on)
         app.cleanup_ctx.append(self._with_session)
         return app
@@ -100,6 +102,19 @@ class Gathered:
         head = "".join((*write_numbers(WORKER_UP, up), *write_numbers(WORKER_RESTARTS, restarts)))
         pages[SUPERVISOR] = generate_latest(self._process).decode()
         return web.Response(body=(head + merged(pages)).encode(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def _replicas(self, request: web.Request) -> web.Response:
+        """One worker's view, with the requests that all of them have at each replica."""
+        answers = [answer for answer in (await self._ask_all("GET", "/replicas")).values() if answer.status == 200]
+        if not answers:
+            return _nobody()
+        first, *others = (orjson.loads(answer.text or "") for answer in answers)
+        listed = {replica["name"]: replica for replica in first["replicas"]}
+        for other in others:
+            for replica in other["replicas"]:
+                if replica["name"] in listed:
+                    listed[replica["name"]]["in_flight"] += replica["in_flight"]
+        return json_reply(first)
 
     async def _pass_on(self, request: web.Request) -> web.Response:
         target = request.raw_path

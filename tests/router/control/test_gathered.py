@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 
 import aiohttp
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -17,6 +18,15 @@ from kvroute.router.control.contract import ReplicaStatus
 from kvroute.router.control.gathered import Gathered, GatheredPage, merged
 from kvroute.router.control.metrics import Metrics
 from tests.router.control.test_admin import FakeRouter
+
+
+class Busy(FakeRouter):
+    """A router with requests under way at each of its replicas."""
+
+    in_flight = 0
+
+    def replicas(self) -> list[ReplicaStatus]:
+        return [msgspec.structs.replace(replica, in_flight=self.in_flight) for replica in super().replicas()]
 
 
 class TwoWorkers:
@@ -35,7 +45,7 @@ class Stage:
     """Two workers, and the control plane in front of them."""
 
     def __init__(self) -> None:
-        self.routers = [FakeRouter(), FakeRouter()]
+        self.routers = [Busy(), Busy()]
         self.metrics = [Metrics("0.1", "latency"), Metrics("0.1", "latency")]
         pairs = zip(self.routers, self.metrics, strict=True)
         self.servers = [ControlServer(make_admin(router, metrics)) for router, metrics in pairs]
@@ -145,6 +155,20 @@ async def test_pages_come_from_the_first_that_lives(stage: Stage, session: aioht
     await stage.servers[1].close()
     async with session.get("/ready") as answer:
         assert answer.status == 503
+
+
+async def test_replicas_have_the_requests_of_all_workers(stage: Stage, session: aiohttp.ClientSession) -> None:
+    """Everything else is the first worker's view; a replica that only another one knows is not in it."""
+    stage.routers[0].states = {"a:1": "ready"}
+    stage.routers[1].states = {"a:1": "draining", "b:2": "ready"}
+    for i, router in enumerate(stage.routers):
+        router.in_flight = i + 2
+    async with session.get("/replicas") as answer:
+        told = await answer.json()
+    assert told["policy"] == "latency"
+    assert [(replica["name"], replica["state"], replica["in_flight"]) for replica in told["replicas"]] == [
+        ("a:1", "ready", 5)
+    ]
 
 
 async def test_changes_reach_all_and_are_remembered(stage: Stage, session: aiohttp.ClientSession) -> None:
