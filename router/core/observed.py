@@ -124,6 +124,14 @@ class Observed:
         mediums = self._held.get(row, {})
         return sum(held.live for at, held in mediums.items() if medium is None or at == medium)
 
+    def holders_within(self, key: int, reach: int) -> int:
+        """The rows that hold the key at medium `reach` or a faster one, as bits."""
+        found = 0
+        for medium, table in self._tables.items():
+            if medium <= reach:
+                found |= table.holders(key)
+        return found
+
     def holders_anywhere(self, key: int) -> int:
         """The rows that hold the key at any medium, as bits."""
         found = 0

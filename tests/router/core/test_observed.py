@@ -69,6 +69,7 @@ class Against(RuleBasedStateMachine):
         assert len(observed) == plain.distinct()
         for key in WORDS:
             assert observed.holders(key) == plain.holders(key, {0})
+            assert observed.holders_within(key, CPU) == plain.holders(key, {0, 1})
             assert observed.holders_anywhere(key) == plain.holders(key, {0, 1, 2})
         assert observed.slow == any(medium and keys for (_, medium), keys in plain.keys.items())
         for row in ROWS:
