@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 
 import msgspec
 
@@ -163,6 +164,8 @@ def supervise(config: Config) -> None:
         KvrouteError, OSError: they cannot start.
     """
     set_up_logs(config.logging.level, config.logging.format)
+    if not sys.platform.startswith("linux"):
+        log.warning("this system does not spread connections over processes that share a port: one worker may get all")
     asyncio.run(_supervise(Supervisor(config)))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from kvroute.router.stored import StoredResponses
 
 
@@ -27,3 +29,13 @@ def test_the_oldest_are_forgotten() -> None:
     assert len(stored) == 3
     assert stored.maker("resp_6") is None
     assert stored.maker("resp_9") == "r"
+
+
+def test_other_processes_can_be_told() -> None:
+    """What one learns the other keeps, and tells nobody again."""
+    one, other = StoredResponses(), StoredResponses()
+    one.learned = other.keep
+    other.learned = lambda response_id, replica: pytest.fail("told again")
+    one.learn(b'{"id":"resp_1"', "r0")
+    one.learn(b'{"id":"chatcmpl-1"', "r1")
+    assert (other.maker("resp_1"), len(other)) == ("r0", 1)

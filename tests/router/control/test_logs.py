@@ -61,6 +61,18 @@ def test_text_lines_cannot_be_forged() -> None:
     assert second.endswith('INFO kvroute.request request model="a b\\n" seconds=0.25')
 
 
+def test_lines_of_one_of_several_workers_say_which() -> None:
+    """In both formats, beside the record's own fields."""
+    text, lines = io.StringIO(), io.StringIO()
+    set_up_logs("info", "text", text, worker=0)
+    log_request({"id": "r1"})
+    set_up_logs("info", "json", lines, worker=2)
+    log_request({"id": "r1"})
+    logging.getLogger("kvroute.x").warning("no fields")
+    assert text.getvalue().endswith(" kvroute.request request worker=0 id=r1\n")
+    assert [json.loads(line)["worker"] for line in lines.getvalue().splitlines()] == [2, 2]
+
+
 def test_the_level_is_kept_and_checked() -> None:
     """Below the level nothing is written; a wrong setting is named."""
     stream = io.StringIO()
