@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 
 import xxhash
 
-from kvroute.router.core import blocks
 from kvroute.router.knowledge.events.orphans import Orphan, Orphans
+from kvroute.router.knowledge.events.rehash import next_key
 
 CHAINS = 64
 """Prompts that are remembered, the newest."""
@@ -27,8 +27,12 @@ _key = xxhash.xxh3_64_intdigest
 class Anchors:
     """One replica's recent prompts, and what of its orphans is still to be compared with which.
 
-    An orphan whose first tokens continue a prompt of keys k at depth d, `hash(tokens, seed=k[d-1]) == k[d]`, tells that
-    its unknown parent is k[d-1]. Every depth of the prompt that an engine's block can begin at has to be tried.
+    An orphan whose first tokens continue a prompt of keys k at depth d, `hash(tokens, seed=k[d-1]) == k[d]`, and whose
+    event goes on as the prompt does, tells that its unknown parent is k[d-1]. Every depth of the prompt that an
+    engine's block can begin at has to be tried.
+
+    This can be wrong: where two prompts end alike, at block borders, behind different beginnings, and the one whose
+    event it is was not sent from here. What is claimed then goes as soon as the engine evicts the orphan.
     """
 
     def __init__(self, orphans: Orphans) -> None:
@@ -77,25 +81,31 @@ class Anchors:
             step = len(orphan.data) // orphan.own_bytes
             tried = range(max(at, step), len(chain), step)[:hashes]
             hashes -= len(tried) + 1
-            depth = _continues(orphan, chain, tried)
+            first = orphan.data[: orphan.own_bytes]
+            depths = (depth for depth in tried if _key(first, chain[depth - 1]) == chain[depth])
+            depth = next((depth for depth in depths if self._agrees(orphan, chain, depth)), None)
             if depth is not None:
                 yield orphan.parent, chain[depth - 1]
             elif tried and tried[-1] + step < len(chain):
                 tasks.appendleft((hash_, chain, tried[-1] + step))
 
+    def _agrees(self, orphan: Orphan | None, chain: Sequence[int], depth: int) -> bool:
+        """Whether the orphan's event, as far as it reaches, is what the prompt has from this depth on."""
+        key = chain[depth - 1]
+        while orphan is not None:
+            depth += len(orphan.data) // orphan.own_bytes
+            if depth > len(chain):
+                break
+            key = next_key(key, orphan.data, orphan.own_bytes, orphan.mixed)
+            if key != chain[depth - 1]:
+                return False
+            orphan = None if orphan.following is None else self._orphans.get(orphan.following)
+        return True
+
     def _plan(self) -> None:
-        """Compare new prompts with the orphans that wait longest for nothing: few of each family are enough."""
+        """Compare new prompts with the newest orphans: few of each unknown parent are enough."""
         while self._new:
             chain = self._new.pop()
             for parent in itertools.islice(self._orphans.roots(), _AWAITED):
                 for child in itertools.islice(self._orphans.children(parent), _CHILDREN):
                     self._tasks.append((child, chain, 0))
-
-
-def _continues(orphan: Orphan, chain: Sequence[int], depths: range) -> int | None:
-    """The depth at which the orphan's first block stands in the chain."""
-    first = orphan.data[: orphan.own_bytes]
-    return next((depth for depth in depths if _key(first, chain[depth - 1]) == chain[depth]), None)
-
-
-assert blocks.extend(1, b"0123", 4) == [_key(b"0123", 1)]

@@ -17,7 +17,7 @@ _OVERHEAD = 512
 class Orphan:
     """One block of the engine without a known place."""
 
-    __slots__ = ("copies", "data", "mixed", "own_bytes", "parent")
+    __slots__ = ("copies", "data", "following", "mixed", "own_bytes", "parent")
 
     def __init__(self, parent: int, data: bytes, own_bytes: int, mixed: bytes | None) -> None:
         self.parent = parent
@@ -25,6 +25,8 @@ class Orphan:
         self.data = data
         self.own_bytes = own_bytes
         self.mixed = mixed
+        self.following: int | None = None
+        """Engine hash of the block behind it in the same event: of the same prompt, that is."""
         self.copies = [0] * len(Medium)
         """How many the engine holds, by medium."""
 
@@ -81,6 +83,7 @@ class Orphans:
                 orphan = Orphan(parent, data, run.own_bytes, run.mixed[at] if run.mixed else None)
                 self._keep(hash_, orphan)
             orphan.copies[medium] += 1
+            orphan.following = hashes[at + 1] if at + 1 < len(hashes) else orphan.following
             parent = hash_
         self._counts.orphans += len(hashes)
         self._shrink()
