@@ -191,6 +191,8 @@ class Segments:
 
 def _raw(tokenizer: Tokenizer) -> dict[int, AddedToken]:
     """Id -> added token, of those that are looked for in raw text."""
+    if tokenizer.encode_special_tokens:  # then special tokens are text like any other
+        return {}
     added = tokenizer.get_added_tokens_decoder()
     return {number: added[number] for number in sorted(added) if added[number].content and not added[number].normalized}
 

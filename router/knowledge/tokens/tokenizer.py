@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,10 @@ _WANTED = [
     "additional_chat_templates/*", "config.json", "params.json", "preprocessor_config.json", "processor_config.json",
 ]  # fmt: skip
 """What is fetched of a hub's repository: the tokenizer and what its chat template needs, no weights."""
+
+
+_FLAGS = {"single_word", "lstrip", "rstrip", "normalized", "special"}
+"""Of an added token, as the configuration and the library name them."""
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -133,28 +137,74 @@ def _read(file: Path) -> Loaded | Unavailable:
         return Unavailable(f"{file}: {_first_line(error)}")
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    tokenizer.encode_special_tokens = False
-    _add_configured(tokenizer, file.parent)
+    config = _config(file.parent / _CONFIG)
+    try:
+        _configure(tokenizer, config)
+    except (KeyError, TypeError, ValueError) as error:
+        return Unavailable(f"{file.parent / _CONFIG}: {_first_line(error)}")
     return Loaded(tokenizer, file.parent, str(file))
 
 
-def _add_configured(tokenizer: Tokenizer, folder: Path) -> None:
-    """Tokens that stand only in tokenizer_config.json, which transformers adds as it loads."""
+def _config(file: Path) -> dict[str, Any]:
+    """What stands beside the tokenizer; empty where nothing does."""
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _configure(tokenizer: Tokenizer, config: dict[str, Any]) -> None:
+    """What transformers makes of the configuration as it loads: tokens added, and what stands around each text."""
     from tokenizers import AddedToken
 
-    try:
-        config: Any = json.loads((folder / _CONFIG).read_bytes())
-    except (OSError, ValueError):
-        return
-    listed = config.get("added_tokens_decoder") if isinstance(config, dict) else None
-    if not isinstance(listed, Mapping):
-        return
+    tokenizer.encode_special_tokens = config.get("split_special_tokens") is True
     known = tokenizer.get_added_tokens_decoder()
-    flags = ("single_word", "lstrip", "rstrip", "normalized", "special")
+    listed = config.get("added_tokens_decoder") or {}
     for number, token in sorted(listed.items(), key=lambda item: int(item[0])):
         if int(number) not in known:
-            added = AddedToken(token["content"], **{name: token[name] for name in flags if name in token})
-            tokenizer.add_special_tokens([added]) if token.get("special") else tokenizer.add_tokens([added])
+            tokenizer.add_tokens(
+                [AddedToken(token["content"], **{flag: token[flag] for flag in _FLAGS & token.keys()})]
+            )
+    contents = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    for content in _special(config):
+        if content not in contents:
+            tokenizer.add_special_tokens([AddedToken(content, special=True, normalized=False)])
+    if "add_bos_token" in config or "add_eos_token" in config:
+        _put_around(tokenizer, config)
+
+
+def _special(config: dict[str, Any]) -> Iterator[str]:
+    """The special tokens that a configuration names."""
+    from kvroute.router.knowledge.tokens.templates import SPECIAL_TOKENS
+
+    for name in SPECIAL_TOKENS:
+        content = _content(config.get(name))
+        if content:
+            yield content
+    for name in ("extra_special_tokens", "additional_special_tokens"):
+        more = config.get(name) or ()
+        for token in more.values() if isinstance(more, dict) else more:
+            content = _content(token)
+            if content:
+                yield content
+
+
+def _put_around(tokenizer: Tokenizer, config: dict[str, Any]) -> None:
+    """The configuration says whether texts begin and end with a token, whatever the tokenizer's own file says."""
+    from tokenizers import processors
+
+    begin = _content(config.get("bos_token")) if config.get("add_bos_token") else None
+    end = _content(config.get("eos_token")) if config.get("add_eos_token") else None
+    parts = [*([begin] if begin else []), "$A", *([end] if end else [])]
+    named = [(content, tokenizer.token_to_id(content)) for content in (begin, end) if content]
+    tokenizer.post_processor = processors.TemplateProcessing(single=parts, special_tokens=named)
+
+
+def _content(token: Any) -> str | None:
+    if isinstance(token, dict):
+        token = token.get("content")
+    return token if isinstance(token, str) else None
 
 
 def _first_line(error: Exception) -> str:

@@ -48,7 +48,7 @@ def whole(one: Segments, text: str, root: int = ROOT, special: bool = False) -> 
 
 
 @pytest.mark.parametrize("family", ["bytes", "metaspace-first", "wordpiece"])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     talks=_talks,
     most=st.integers(1, 12),
@@ -99,8 +99,8 @@ def test_conversations_that_share_their_beginning_part_there() -> None:
     """Many conversations behind one long system prompt: each goes on from the shared page, at the least."""
     one = segments("bytes")
     keys = TokenKeys(one, BLOCK)
-    system = talk(3, size=3 * PAGE)
-    for number in range(30):
+    system = talk(3, size=PAGE)
+    for number in range(12):
         text = f"{system}<|im_start|>user\nquestion {number}<|im_end|>\n"
         assert keyed(keys, one, text) == whole(one, text)
         if number:

@@ -34,7 +34,7 @@ def segments(family: str, small: bool = False) -> Segments:
 
 
 @families
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(text=texts, special=st.booleans(), small=st.booleans())
 def test_pieces_equal_the_whole(family: str, text: str, special: bool, small: bool) -> None:
     """Whatever special tokens, odd ones among them, stand side by side or in words, white space and marks."""
@@ -44,7 +44,7 @@ def test_pieces_equal_the_whole(family: str, text: str, special: bool, small: bo
 
 
 @families
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(text=texts, rest=texts)
 def test_sure_cuts_hold_whatever_follows(family: str, text: str, rest: str) -> None:
     """The ids before a sure cut begin the ids of every longer text."""

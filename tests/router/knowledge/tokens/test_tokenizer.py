@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from kvroute.router.errors import ConfigError
+from kvroute.router.knowledge.tokens.segments import Segments
 from kvroute.router.knowledge.tokens.tokenizer import Loaded, Unavailable, load
 from tests.router.knowledge.tokens.tokenizers_made import made
 
@@ -113,6 +114,40 @@ def test_tokens_that_only_the_configuration_names(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": tokens}))
     tokenizer = loaded(str(folder)).tokenizer
     assert tokenizer.encode("<|extra0|><|extra1|>", add_special_tokens=False).ids == [size, size + 1]
+
+
+def test_special_tokens_that_the_configuration_names(folder: Path) -> None:
+    """A word of the vocabulary that is named as a special token is looked for as one."""
+    config = {"pad_token": "<pad>", "additional_special_tokens": [{"content": "<more>"}], "eos_token": "</s>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenizer = loaded(str(folder)).tokenizer
+    assert len(tokenizer.encode("<pad><more></s>", add_special_tokens=False).ids) == 3
+
+
+@pytest.mark.parametrize(("begin", "end"), [(True, False), (False, True), (True, True), (False, False)])
+def test_the_configuration_says_what_stands_around(folder: Path, begin: bool, end: bool) -> None:
+    """Where it speaks of the first and last token, the tokenizer's own file is not asked."""
+    config = {"add_bos_token": begin, "add_eos_token": end, "bos_token": "<|a|>", "eos_token": {"content": "</s>"}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenizer = loaded(str(folder)).tokenizer
+    bare = tokenizer.encode("word", add_special_tokens=False).ids
+    first, last = tokenizer.token_to_id("<|a|>"), tokenizer.token_to_id("</s>")
+    assert tokenizer.encode("word").ids == [*([first] * begin), *bare, *([last] * end)]
+
+
+def test_special_tokens_that_are_text(folder: Path) -> None:
+    """Where the configuration says so, they are split like other text, and nothing is cut at them."""
+    (folder / "tokenizer_config.json").write_text(json.dumps({"split_special_tokens": True}))
+    segments = Segments(loaded(str(folder)).tokenizer)
+    assert not segments.splits
+    assert segments.encode("<s>a", False) == segments.encode_whole("<s>a", False)
+    assert len(segments.encode("<s>a", False)) > 2 * 4
+
+
+def test_a_configuration_that_makes_no_sense(folder: Path) -> None:
+    """It is named."""
+    (folder / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": {"x": 1}}))
+    assert "tokenizer_config.json" in why_not(str(folder))
 
 
 def test_without_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
