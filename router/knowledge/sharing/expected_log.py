@@ -65,11 +65,11 @@ Life: TypeAlias = Callable[[str], float]
 class ExpectedLog:
     """Implements the ledger's `Journal`. Nothing in it waits."""
 
-    def __init__(self, router: int, life: Life, wake: Callable[[], None] = lambda: None) -> None:
-        """`wake` is called when the first record waits."""
+    def __init__(self, router: int, life: Life) -> None:
         self._router = router
         self._life = life
-        self._wake = wake
+        self.wake: Callable[[], None] = lambda: None
+        """Called when the first record waits."""
         self._queue: deque[Told] = deque()
         self._batch: list[Page] = []
         self._numbers: dict[str, int] = {}
@@ -117,7 +117,7 @@ class ExpectedLog:
     def _tell(self, told: Told) -> None:
         queue = self._queue
         if not queue:
-            self._wake()
+            self.wake()
         queue.append(told)
         self.waiting_bytes += _size(told)
         if len(queue) > MOST_RECORDS or self.waiting_bytes > MOST_BYTES:

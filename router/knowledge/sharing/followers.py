@@ -32,6 +32,8 @@ class ExpectedFollower:
         self.replica = replica
         self.warm = False
         """It has read what there was when it began."""
+        self.gone = False
+        """Its replica has left: it takes nothing in any more."""
         self._foreign = foreign
         self._clock = clock
         self._budget = budget
@@ -54,6 +56,8 @@ class ExpectedFollower:
         """Take them in."""
         turn = Turn()
         for entry in entries:
+            if self.gone:
+                return
             self.after = entry.id
             data = entry.fields.get(FIELD, b"")
             self._weigh(len(data) + _ENTRY_BYTES)
@@ -92,8 +96,9 @@ class PresenceFollower:
                 continue
             now = self._clock()
             if beat.router == self._pulse.router:
-                if self._pulse.heard(beat, now):
-                    self.ahead = entry.id.epoch / 1000 + self._pulse.lag - now
+                sent = self._pulse.heard(beat, now)
+                if sent is not None:
+                    self.ahead = entry.id.epoch / 1000 - sent
                 continue
             age = max(0.0, now + self.ahead - entry.id.epoch / 1000)
             self._peers.heard(beat, age, now)

@@ -29,8 +29,7 @@ class Pulse:
         self._sent: dict[int, float] = {}
         """When the beats that were written and have not come back were made [s]."""
         self._last: float | None = None
-        self.lag = 0.0
-        """From the last beat's writing to its reading here: what others' records take as well [s]."""
+        self._lag = 0.0
         self.lapses = 0
         """Times that others may have given this router up."""
 
@@ -49,14 +48,18 @@ class Pulse:
         self.lapses += late
         return late
 
-    def heard(self, beat: Beat, now: float) -> bool:
-        """One of its own beats came back. False: it had come before."""
+    def heard(self, beat: Beat, now: float) -> float | None:
+        """One of its own beats came back: when it was made [s]; None where that is not known any more."""
         sent = self._sent.pop(beat.number, None)
         if sent is None:
-            return False
-        self.lag = now - sent
+            return None
+        self._lag = now - sent
         self._sent = {number: at for number, at in self._sent.items() if number > beat.number}
-        return True
+        return sent
+
+    def lag(self, now: float) -> float:
+        """From a beat's writing to its reading here, so far at least: what others' records take as well [s]."""
+        return max(self._lag, now - min(self._sent.values(), default=now))
 
     def deaf(self, now: float, seconds: float) -> bool:
         """Whether beats are written but have not come back for so long: we read at the wrong place."""
@@ -70,8 +73,7 @@ class Pulse:
 class Peers:
     """The other routers, as far as their beats tell."""
 
-    def __init__(self, router: int, ttl_seconds: float) -> None:
-        self._router = router
+    def __init__(self, ttl_seconds: float) -> None:
         self._ttl = ttl_seconds
         self._until: dict[int, float] = {}
 

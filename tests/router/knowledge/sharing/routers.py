@@ -34,7 +34,7 @@ class Router:
     async def begin(self) -> None:
         """What `start` would do first."""
         await self.sharing.beat()
-        await self.sharing.warm_up()
+        await self.sharing.warming.warm_up()
 
     def decide(self, request: Request) -> Decision:
         return sent(self.deciding.decide(request, self.clock()))
@@ -46,7 +46,7 @@ class Router:
         self.deciding.settle(request, decision, self.clock(), completed=completed, output_tokens=output_tokens)
 
     async def tell(self) -> None:
-        while await self.sharing.flush():
+        while await self.sharing.telling.flush():
             pass
 
     async def hear(self) -> None:

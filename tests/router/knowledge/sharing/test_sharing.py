@@ -185,7 +185,7 @@ async def test_a_replica_that_left_holds_no_foreign_lease(store: MemoryStore, cl
     one.end(request, decision)
     await talk(one, other)
     other.sharing.joined(replica.name)
-    await other.sharing.warm_up()
+    await other.sharing.warming.warm_up()
     assert (replica.open, len(other.sharing.foreign)) == (0, 0)
 
 

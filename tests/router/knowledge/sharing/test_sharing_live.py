@@ -18,6 +18,7 @@ from kvroute.router.knowledge.sharing.store import Trouble
 from kvroute.scorers.contract import Column, Request
 from tests.router.core.deciding import prompt, sent, world
 from tests.router.knowledge.sharing.servers import Server, server
+from tests.router.running import until
 
 _SETTINGS = Settings(beat_seconds=0.1, ttl_seconds=0.8)
 
@@ -59,13 +60,6 @@ async def live(url: str, count: int, replicas: int = 2) -> AsyncIterator[list[Li
         for router in routers:
             await router.sharing.close()
             await router.store.close()
-
-
-async def until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Returns once it holds."""
-    async with asyncio.timeout(seconds):
-        while not holds():
-            await asyncio.sleep(0.005)
 
 
 @pytest.fixture
@@ -189,7 +183,7 @@ async def test_keys_do_not_stay_for_ever(redis_server: Server) -> None:
         requests = [prompt(f"{i} " * 100) for i in range(20)]
         for request in requests:
             one.end(request, one.decide(request))
-        await until(lambda: one.sharing.records >= 60)
+        await until(lambda: one.sharing.figures.told >= 60)
         one.sharing.left("r1")
 
         def life(key: str) -> int:
