@@ -11,15 +11,20 @@ import sys
 from functools import cache
 from typing import Any
 
+import jinja2
 from vllm.config import ModelConfig, VllmConfig
 from vllm.entrypoints.anthropic.protocol import AnthropicMessagesRequest
 from vllm.entrypoints.anthropic.serving import AnthropicServingMessages
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
+from vllm.exceptions import VLLMValidationError
 from vllm.renderers.hf import HfRenderer
 from vllm.renderers.online_renderer import OnlineRenderer
 from vllm.tokenizers.registry import cached_tokenizer_from_config
+
+REFUSALS = (VLLMValidationError, ValueError, TypeError, LookupError, AttributeError, jinja2.TemplateError)
+"""What the engine answers with an error."""
 
 CONFIG = ModelConfig(model=sys.argv[1], max_model_len=4096)
 RENDERER = HfRenderer(VllmConfig(model_config=CONFIG), cached_tokenizer_from_config(CONFIG))
@@ -71,7 +76,7 @@ async def inputs(template: str, path: str, body: dict[str, Any]) -> list[Any]:
 async def answer(template: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
     try:
         given = await inputs(template, path, body)
-    except Exception as error:  # whatever it answers with
+    except REFUSALS as error:
         return {"error": f"{type(error).__name__}: {error}"[:500]}
     if not given:
         return {"error": "refused"}

@@ -3,86 +3,23 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from kvroute.router import parse
 from kvroute.router.knowledge.tokens import templates
 from kvroute.router.knowledge.tokens.rendered import Rendered
 from kvroute.router.knowledge.tokens.renderer import Renderer
-from tests.router.knowledge.tokens.bodies import CASES, Case
 from tests.router.knowledge.tokens.styles import SPECIAL_TOKENS, STYLES
-from tests.vllm.engine import LIGHT, OFFLINE
 from tests.vllm.environment import Environment
+from tests.vllm.rendering import asked, cases, folder_with_begin
 
-ORACLE = Path(__file__).with_name("render_oracle.py")
-BODIES = 600
 PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")
-BEGIN = "<|endoftext|>"
-"""The token that the tests' tokenizer puts in front where it is told to add special tokens."""
-
-
-def cases() -> list[tuple[str, str, dict[str, Any]]]:
-    """Template's name, path and body: always the same ones."""
-    made: list[tuple[str, str, dict[str, Any]]] = []
-
-    @settings(
-        max_examples=BODIES,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(st.sampled_from(sorted(STYLES)), CASES)
-    def collect(style: str, case: Case) -> None:
-        made.append((style, *case))
-
-    collect()
-    return made
-
-
-def folder_with_begin(model: Path, folder: Path) -> Path:
-    """The model's folder, with a tokenizer that puts a token in front."""
-    folder.mkdir()
-    for file in model.iterdir():
-        if file.suffix in (".json", ".jinja"):
-            (folder / file.name).write_bytes(file.read_bytes())
-    tokenizer = json.loads((folder / "tokenizer.json").read_text())
-    (identity,) = (token["id"] for token in tokenizer["added_tokens"] if token["content"] == BEGIN)
-    pieces = [{"SpecialToken": {"id": BEGIN, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
-    tokenizer["post_processor"] = {
-        "type": "TemplateProcessing",
-        "single": pieces,
-        "pair": [*pieces, {"Sequence": {"id": "B", "type_id": 1}}],
-        "special_tokens": {BEGIN: {"id": BEGIN, "ids": [identity], "tokens": [BEGIN]}},
-    }
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    return folder
-
-
-def asked(environment: Environment, folder: Path, questions: Sequence[tuple[str, str, dict[str, Any]]]) -> list[Any]:
-    """What the engine's own code makes of each."""
-    done = subprocess.run(
-        [environment.python, ORACLE, folder],
-        input=json.dumps([(STYLES[style], path, body) for style, path, body in questions]),
-        env=OFFLINE | LIGHT | {"VLLM_LOGGING_LEVEL": "CRITICAL", "PATH": "/usr/bin:/bin", "HOME": str(folder)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    answers = json.loads(done.stdout.splitlines()[-1])
-    assert len(answers) == len(questions)
-    return list(answers)
 
 
 @dataclass(frozen=True)

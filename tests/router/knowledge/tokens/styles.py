@@ -195,7 +195,8 @@ DUMP = """\
 DUMP_PARTS = """\
 {% for message in messages %}{{ message | tojson }}{% for part in message['content'] %}.{% endfor %}
 {% endfor %}
-{%- if tools %}{{ tools | tojson(ensure_ascii=true, sort_keys=true, separators=(',', ':')) }}{% endif %} {{ 'developer' }}"""
+{%- if tools %}{{ tools | tojson(ensure_ascii=true, sort_keys=true, separators=(',', ':')) }}{% endif %}
+{{ 'developer' }}"""
 
 STYLES: dict[str, str] = {
     "chatml": CHATML,
