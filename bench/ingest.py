@@ -70,7 +70,7 @@ class Stall:
 
 
 class Nowhere:
-    """Stands for `Observed` where its own cost is to be left out. It knows the last block of a batch, the next parent."""
+    """Stands for `Observed` where its cost is to be left out. It knows the last block of a batch, the next parent."""
 
     def __init__(self) -> None:
         self._last: dict[int, int] = {}
@@ -109,7 +109,7 @@ class Ignoring:
 
 
 def paid(sink: Sink, count: int, credit: IO[bytes]) -> asyncio.Future[float]:
-    """Gives the publisher credit for what the sink took. The answer: seconds of CPU from `WARM_UP` to the last batch."""
+    """Gives the publisher credit for what was taken. The answer: seconds of CPU from `WARM_UP` to the last batch."""
     live, begun = sink.live, 0.0
     done: asyncio.Future[float] = asyncio.get_running_loop().create_future()
 
@@ -215,7 +215,7 @@ async def flooded(publishers: int, seconds: float) -> Stall:
         open_ones = [Subscription(_source(child), Stream(row, observed), wires) for row in range(publishers)]
         for subscription in open_ones:
             subscription.open()
-        while not sum(subscription.status.heard.messages for subscription in open_ones):
+        while not sum(subscription.status.heard.messages for subscription in open_ones):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         timer = [loop.call_soon(tick)]
         before = np.array((time.perf_counter(), time.thread_time()))

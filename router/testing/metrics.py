@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -57,6 +58,8 @@ class Page:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._families: dict[str, Any] = {}
+        words = "Start time of the process since unix epoch in seconds."
+        self.family(Gauge, "process_start_time_seconds", words).set(time.time())
 
     def family(self, kind: Callable[..., _Family], name: str, *how: Any, **more: Any) -> _Family:
         """The metric of that name, made by whoever asks first."""

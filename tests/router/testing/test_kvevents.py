@@ -84,7 +84,7 @@ async def test_a_prompt_is_published_in_three_frames_and_replayed(context: zmq.a
     """Subscribers get topic, sequence and payload; a replay repeats them from any number on and ends with its mark."""
     options = Options(block_size=4, events_port=0, replay_port=0, events_topic="kv@a", loras=("ad",))
     async with StandInEngine(options) as engine, aiohttp.ClientSession() as session:
-        publisher = engine.service.publisher
+        publisher = engine.service.ranks[0].publisher
         assert publisher is not None
         await _complete(session, engine, prompt=list(range(100, 106)), max_tokens=3)
         await _complete(session, engine, prompt=list(range(100, 108)), max_tokens=1, model="ad", cache_salt="s")
@@ -109,7 +109,7 @@ async def test_a_prompt_is_published_in_three_frames_and_replayed(context: zmq.a
 async def test_subscribers_see_what_is_published(context: zmq.asyncio.Context) -> None:
     """A live subscriber gets the batch of a request; sequence numbers go up by one."""
     async with StandInEngine(Options(block_size=4, events_port=0)) as engine, aiohttp.ClientSession() as session:
-        publisher = engine.service.publisher
+        publisher = engine.service.ranks[0].publisher
         assert publisher is not None
         subscriber = _subscriber(context, publisher.events_port, "")
         frames: list[bytes] = []
@@ -130,7 +130,7 @@ async def test_a_reset_is_told_with_the_next_step_only(context: zmq.asyncio.Cont
     """An idle engine that forgot its cache says so in the batch of the next request."""
     options = Options(block_size=4, events_port=0, replay_port=0)
     async with StandInEngine(options) as engine, aiohttp.ClientSession() as session:
-        publisher = engine.service.publisher
+        publisher = engine.service.ranks[0].publisher
         assert publisher is not None
         await _complete(session, engine, prompt=[1] * 9, max_tokens=1)
         async with session.post(f"{engine.url}/reset_prefix_cache") as reply:
@@ -146,7 +146,7 @@ async def test_the_full_report_repeats_what_was_hit(context: zmq.asyncio.Context
     """`kv_cache_report_mode: full` announces cached blocks again, with the session that asked."""
     options = Options(block_size=4, events_port=0, replay_port=0)
     async with StandInEngine(options) as engine, aiohttp.ClientSession() as session:
-        publisher = engine.service.publisher
+        publisher = engine.service.ranks[0].publisher
         assert publisher is not None
         prompt = list(range(50, 59))
         await _complete(session, engine, prompt=prompt, max_tokens=1)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from kvroute.router.testing.metrics import Metrics
+from kvroute.router.testing.metrics import Metrics, Page
 from kvroute.router.testing.options import Options
 from kvroute.simulator.engine import Engine
 from kvroute.simulator.steptime import from_rates
@@ -29,6 +29,14 @@ LEFT_OUT = {
 """Captured names that the stand-in does not have, by their start, with the reason."""
 
 
+def _page(options: Options, sleep_level: int) -> str:
+    page = Page()
+    for rank in range(options.data_parallel_size):
+        metrics = Metrics(options, rank, page)
+        metrics.refresh(Engine(options.limits, from_rates(1.0, 1.0)), sleep_level)
+    return page.render().decode()
+
+
 def _labels(text: str) -> dict[str, set[frozenset[str]]]:
     """Label names of each sample name."""
     found: dict[str, set[frozenset[str]]] = {}
@@ -43,7 +51,7 @@ def _labels(text: str) -> dict[str, set[frozenset[str]]]:
 def test_names_and_labels_are_those_of_vllm() -> None:
     """Every name is vLLM's, with its labels, and every name of vLLM's is there or left out for a stated reason."""
     options = Options()
-    ours = _labels(Metrics(options).render(Engine(options.limits, from_rates(1.0, 1.0)), 0).decode())
+    ours = _labels(_page(options, 0))
     theirs = _labels(DUMP.read_text())
     assert set(ours) <= set(theirs)
     missing = set(theirs) - set(ours)
@@ -58,7 +66,7 @@ def test_names_and_labels_are_those_of_vllm() -> None:
 def test_capacity_is_told_as_vllm_tells_it() -> None:
     """The cache's size stands in `cache_config_info`, in blocks and in tokens; adapters in `lora_requests_info`."""
     options = Options(kv_blocks=100, block_size=16, loras=("a", "b"))
-    text = Metrics(options).render(Engine(options.limits, from_rates(1.0, 1.0)), 1).decode()
+    text = _page(options, 1)
     (config,) = (line for line in text.splitlines() if line.startswith("vllm:cache_config_info{"))
     assert 'num_gpu_blocks="100"' in config
     assert 'kv_cache_size_tokens="1600"' in config

@@ -10,6 +10,8 @@ from typing import Any
 import aiohttp
 import pytest
 
+from kvroute.router.fleetwatch.exposition import parse_metrics
+from kvroute.router.testing.children import free_ports
 from kvroute.router.testing.mock_engine import StandInEngine
 from kvroute.router.testing.options import Options
 
@@ -109,7 +111,7 @@ async def test_a_client_that_leaves_frees_its_slot(session: aiohttp.ClientSessio
         asking.cancel()
         await _until(lambda: engine.running == 0)
         await _until(lambda: engine.aborted == 1)
-        assert engine.service.live.engine.kv_usage == 0
+        assert engine.service.ranks[0].live.engine.kv_usage == 0
 
 
 async def test_n_and_several_prompts_are_several_choices(session: aiohttp.ClientSession) -> None:
@@ -307,3 +309,29 @@ async def test_nonsense_is_answered_400(session: aiohttp.ClientSession, path: st
         status, reply = await _post(session, engine.url + path, body)
         assert status == 400
         assert set(reply["error"]) == {"message", "type", "param", "code"}
+
+
+async def test_ranks_are_engines_of_their_own(session: aiohttp.ClientSession) -> None:
+    """A header picks the rank; its cache, metrics, events and ports are its own, and idle ranks are used in turn."""
+    ports = free_ports(1)[0]
+    options = Options(data_parallel_size=2, decode_rate=1000, events_port=ports, replay_port=ports + 10)
+    async with StandInEngine(options) as engine:
+        url = f"{engine.url}/v1/completions"
+        body = {"prompt": LONG, "max_tokens": 2}
+        for _ in range(2):
+            await _post(session, url, body, **{"X-data-parallel-rank": "1"})
+        first, second = (rank.live.engine.totals for rank in engine.service.ranks)
+        assert (first.queried_tokens, second.hit_tokens > 0) == (0, True)
+        status, refused = await _post(session, url, body, **{"X-data-parallel-rank": "2"})
+        assert status == 400
+        assert "out of range [0, 2)" in refused["error"]["message"]
+        for _ in range(2):
+            await _post(session, url, body)
+        assert [rank.requests for rank in engine.service.ranks] == [2, 2]
+        async with session.get(f"{engine.url}/metrics") as reply:
+            readings = parse_metrics(await reply.read())
+        assert [reading.rank for reading in readings] == [0, 1]
+        async with session.get(f"{engine.url}/kv_event_sources") as reply:
+            sources = await reply.json()
+        assert [source["endpoint"] for source in sources.values()] == [f"tcp://*:{ports}", f"tcp://*:{ports + 1}"]
+        assert sources["1"]["replay_endpoint"] == f"tcp://*:{ports + 11}"

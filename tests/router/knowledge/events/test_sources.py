@@ -229,7 +229,7 @@ async def test_asking_the_stand_in() -> None:
     """The stand-in tells its ports; one without events, and one that is not there, have no sources."""
     client = EngineClient()
     async with StandInEngine(Options(events_port=0, replay_port=0, events_topic="t")) as engine:
-        publisher = engine.service.publisher
+        publisher = engine.service.ranks[0].publisher
         assert publisher is not None
         (source,) = (await ask(client, Endpoint("127.0.0.1", engine.port))).by_rank
         assert source.events == f"tcp://127.0.0.1:{publisher.events_port}"

@@ -213,8 +213,7 @@ async def test_a_real_stream_becomes_exact_and_stays_it_through_a_gap() -> None:
         await until(lambda: not subscription.status.connected)
         await engine.start()
         await _complete(session, engine, [3] * 5)
-        await until(lambda: len(observed) == 1)
-        assert stream.source is exactness.EXACT
+        await until(lambda: len(observed) == 1 and stream.source is exactness.EXACT)
         subscription.close()
     wires.close()
 
