@@ -88,9 +88,9 @@ class Spent:
     whole: list[float] = field(default_factory=list)
     """render + lens + decide."""
     encode: list[float] = field(default_factory=list)
-    """Beside: the tokenizer alone over what is new to the lens."""
+    """Beside: the tokenizer alone over as much text as is new to the lens; not over the same, which it would remember."""
     encode_all: list[float] = field(default_factory=list)
-    """Beside: tokenizers' own encode of the whole rendered text."""
+    """Beside: tokenizers' own encode of as much text as the whole prompt has."""
 
     def medians(self) -> dict[str, float]:
         """Part -> median [ms]."""
@@ -170,7 +170,7 @@ class Bench:
                 messages += new
                 prompt = await self.decided(messages, spent)
                 tokens = prompt.tokens
-                spent.encode.append(self._alone("".join(message["content"] for message in new)))
+                spent.encode.append(sum(self._alone(words(self.rng, len(message["content"]))) for message in new))
         spent.encode_all.append(self._alone(self._text(messages)))
         return spent, tokens
 
@@ -180,7 +180,7 @@ class Bench:
         for _ in range(COLD):
             messages = [{"role": "user", "content": words(self.rng, size)}]
             await self.decided(messages, spent)
-            spent.encode_all.append(self._alone(self._text(messages)))
+            spent.encode_all.append(self._alone(words(self.rng, size)))
         return spent
 
     def _text(self, messages: list[dict[str, str]]) -> str:

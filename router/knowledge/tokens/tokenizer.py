@@ -155,7 +155,8 @@ def _config(file: Path) -> dict[str, Any]:
 
 
 def _configure(tokenizer: Tokenizer, config: dict[str, Any]) -> None:
-    """What transformers makes of the configuration as it loads: tokens added, and what stands around each text."""
+    """Add the tokens that transformers 5 adds as it loads. What stands around a text is left to the tokenizer's own
+    file, as it does, whatever `add_bos_token` says."""
     from tokenizers import AddedToken
 
     tokenizer.encode_special_tokens = config.get("split_special_tokens") is True
@@ -170,8 +171,6 @@ def _configure(tokenizer: Tokenizer, config: dict[str, Any]) -> None:
     for content in _special(config):
         if content not in contents:
             tokenizer.add_special_tokens([AddedToken(content, special=True, normalized=False)])
-    if "add_bos_token" in config or "add_eos_token" in config:
-        _put_around(tokenizer, config)
 
 
 def _special(config: dict[str, Any]) -> Iterator[str]:
@@ -188,17 +187,6 @@ def _special(config: dict[str, Any]) -> Iterator[str]:
             content = _content(token)
             if content:
                 yield content
-
-
-def _put_around(tokenizer: Tokenizer, config: dict[str, Any]) -> None:
-    """The configuration says whether texts begin and end with a token, whatever the tokenizer's own file says."""
-    from tokenizers import processors
-
-    begin = _content(config.get("bos_token")) if config.get("add_bos_token") else None
-    end = _content(config.get("eos_token")) if config.get("add_eos_token") else None
-    parts = [*([begin] if begin else []), "$A", *([end] if end else [])]
-    named = [(content, tokenizer.token_to_id(content)) for content in (begin, end) if content]
-    tokenizer.post_processor = processors.TemplateProcessing(single=parts, special_tokens=named)
 
 
 def _content(token: Any) -> str | None:
