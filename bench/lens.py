@@ -88,7 +88,7 @@ class Spent:
     whole: list[float] = field(default_factory=list)
     """render + lens + decide."""
     encode: list[float] = field(default_factory=list)
-    """Beside: the tokenizer alone over as much text as is new to the lens; not over the same, which it would remember."""
+    """Beside: the tokenizer alone over as much new text; not over the same, whose words it would remember."""
     encode_all: list[float] = field(default_factory=list)
     """Beside: tokenizers' own encode of as much text as the whole prompt has."""
 
