@@ -40,7 +40,7 @@ def feed(data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    import atheris  # type: ignore[import-not-found]
+    import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
     atheris.instrument_all()
     atheris.Setup(sys.argv, feed)

@@ -13,9 +13,9 @@ from msgspec import Raw
 
 from kvroute.router.core.changes import Words
 
-MOST_BYTES = 1 << 20
-"""A larger payload is refused: decoding and hashing it would hold the loop for more than 20 ms. It is room for 180,000
-tokens of a large vocabulary in one batch, ten times what an engine computes in a step."""
+MOST_BYTES = 2 << 20
+"""A larger payload is refused: decoding it, which cannot be done by halves, would hold the loop for more than 20 ms. It
+is room for 380,000 tokens of a large vocabulary, twenty times what an engine computes in a step."""
 _WORD = (1 << 64) - 1
 _TAGGED_WORD = np.dtype([("tag", "u1"), ("word", ">u8")])
 _UINT64 = 0xCF

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import numpy as np
@@ -15,6 +15,10 @@ from kvroute.router.knowledge.events.batch import BadBatch, BlockRemoved, BlockS
 from kvroute.router.knowledge.events.counts import StreamCounts
 from kvroute.router.knowledge.events.orphans import Orphans
 
+SLICE_BLOCKS = 2048
+"""Blocks between two breaks, some 4 ms."""
+_EVENT_BLOCKS = 4
+"""What an event costs beside its blocks [blocks]."""
 _WHOLE = frozenset((None, "full_attention", "mla_attention", "sink_full_attention"))
 """Kinds of caches in which a block can be used exactly when all blocks before it can."""
 _GPU = frozenset((None, "GPU", "gpu"))
@@ -49,26 +53,37 @@ class Ingest:
         self._hashes: list[Words] = []
         self._keys: list[Words] = []
 
-    def apply(self, events: Sequence[Event]) -> tuple[Change, ...]:
-        """Carry out the events of one batch, in order. What changed, in our keys.
+    def apply(self, events: Sequence[Event]) -> Iterator[None]:
+        """Carry out the events of one batch, in order. Where it is a lot, breaks are taken: nothing else may be done
+        here before it goes on. In the end, `told` says what changed.
 
         Raises:
             BadBatch: an event makes no sense. Those before it are carried out: the caller has to clear.
         """
-        try:
-            for event in events:
+        work = 0
+        for event in events:
+            if work > SLICE_BLOCKS:
+                self._flush()
+                yield
+                work = 0
+            if isinstance(event, BlockStored | BlockRemoved):
+                hashes = words(event.block_hashes)
+                work += len(hashes) + _EVENT_BLOCKS
+                if work > SLICE_BLOCKS:
+                    yield
                 if isinstance(event, BlockStored):
-                    self._store(event)
-                elif isinstance(event, BlockRemoved):
-                    self._remove(event)
+                    yield from self._store(event, hashes)
                 else:
-                    self._counts.cleared += 1
-                    self._clear()
-            return self._done()
-        finally:
-            self._changes = []
-            self._hashes.clear()
-            self._keys.clear()
+                    yield from self._remove(event, hashes)
+            else:
+                self._counts.cleared += 1
+                self._clear()
+        self._flush()
+
+    def told(self) -> tuple[Change, ...]:
+        """What changed since this was last asked, in our keys."""
+        changes, self._changes = tuple(self._changes), []
+        return changes
 
     def anchor(self, hashes: int) -> tuple[Change, ...]:
         """Look for the place of orphans, for about so many hashes of work. What changed."""
@@ -76,38 +91,34 @@ class Ingest:
             if not self._orphans.is_gone(parent) and self._observed.key_of(self._row, parent) is None:
                 self._put(Medium.GPU, rehash.as_words([parent]), rehash.as_words([key]))
             self._adopt(parent, key)
-        changes = self._done()
-        self._changes = []
-        return changes
+        self._flush()
+        return self.told()
 
     def clear(self) -> tuple[Change, ...]:
-        """Forget what the replica holds. What changed."""
+        """Forget what the replica holds, and what was not finished. What changed."""
         self._clear()
-        changes, self._changes = tuple(self._changes), []
-        return changes
-
-    def _done(self) -> tuple[Change, ...]:
-        self._flush()
-        return tuple(self._changes)
+        return self.told()
 
     # -- the kinds of events ------------------------------------------------------------------------------------
 
-    def _store(self, event: BlockStored) -> None:
-        hashes = words(event.block_hashes)
+    def _store(self, event: BlockStored, hashes: Words) -> Iterator[None]:
         count = len(hashes)
         if not self._is_ours(event):
             self._counts.ignored += count
         elif not event.token_ids:
-            self._copy(_medium(event.medium), hashes)
-        elif not self._fits(event.block_size):
+            for first in range(0, count, SLICE_BLOCKS):
+                if first:
+                    yield
+                self._copy(_medium(event.medium), hashes[first : first + SLICE_BLOCKS])
+        elif not self._fits(event.block_size) or (told := rehash.read(event, hashes)) is None:
             self._counts.unusable += count
         else:
             assert self.block_tokens is not None
-            run = rehash.read(event, count, self.block_tokens) if count else None
-            if run is None:
-                self._counts.unusable += count
-            else:
-                self._place(_medium(event.medium), hashes, run)
+            for first in range(0, count, SLICE_BLOCKS):
+                if first:
+                    yield
+                last = min(first + SLICE_BLOCKS, count)
+                self._place(_medium(event.medium), hashes[first:last], told.run(first, last, self.block_tokens))
 
     def _place(self, medium: int, hashes: Words, run: rehash.Run) -> None:
         """Enter a run behind its parent, or keep it aside."""
@@ -128,12 +139,17 @@ class Ingest:
         if found:
             self._put(medium, *_columns(found))
 
-    def _remove(self, event: BlockRemoved) -> None:
-        hashes = words(event.block_hashes)
+    def _remove(self, event: BlockRemoved, hashes: Words) -> Iterator[None]:
         if self._grouped and event.group_idx != self._group:
             self._counts.ignored += len(hashes)
             return
-        medium = _medium(event.medium)
+        for first in range(0, len(hashes), SLICE_BLOCKS):
+            if first:
+                self._flush()
+                yield
+            self._take(_medium(event.medium), hashes[first : first + SLICE_BLOCKS])
+
+    def _take(self, medium: int, hashes: Words) -> None:
         if len(self._orphans):
             hashes = rehash.as_words([hash_ for hash_ in hashes.tolist() if not self._orphans.remove(medium, hash_)])
         if not len(hashes):

@@ -35,33 +35,45 @@ class Run(msgspec.Struct, gc=False):
     """What else makes each block what it is (media, above all); None where tokens are all there is."""
 
 
-def read(event: BlockStored, count: int, block_tokens: int) -> Run | None:
-    """What is to be hashed of an event of `count` blocks; `block_tokens`, the size of ours, divides the engine's.
+class Blocks(msgspec.Struct, gc=False):
+    """The blocks of one event, of which runs are made: all at once, or a part at a time."""
 
-    None where the tokens are not those of `count` blocks: the engine left some out, and which is not told.
+    event: BlockStored
+    hashes: Words
+    salt: str | None
+    mixed: list[bytes | None] | None
 
-    Raises:
-        BadBatch: a token id is no unsigned 32-bit number.
-    """
-    if len(event.token_ids) != count * event.block_size:
+    def run(self, first: int, last: int, block_tokens: int) -> Run:
+        """Blocks first..last; `block_tokens`, the size of ours, divides the engine's.
+
+        Raises:
+            BadBatch: a token id is no unsigned 32-bit number.
+        """
+        event = self.event
+        size = event.block_size
+        whole = first == 0 and last == len(self.hashes)
+        try:
+            data = blocks.pack(event.token_ids if whole else event.token_ids[first * size : last * size])
+        except (OverflowError, TypeError) as error:
+            raise BadBatch(f"token_ids: {error}") from error
+        parent = int(self.hashes[first - 1]) if first else event.parent_block_hash
+        return Run(
+            None if parent is None else word(parent),
+            blocks.token_root(_adapter(event), self.salt, block_tokens) if parent is None else 0,
+            data,
+            size * blocks.TOKEN_BYTES,
+            block_tokens * blocks.TOKEN_BYTES,
+            self.mixed[first:last] if self.mixed else None,
+        )
+
+
+def read(event: BlockStored, hashes: Words) -> Blocks | None:
+    """The blocks of an event. None where the tokens are not theirs: the engine left some blocks out, and which is not
+    told."""
+    count = len(hashes)
+    if not count or len(event.token_ids) != count * event.block_size:
         return None
-    try:
-        data = blocks.pack(event.token_ids)
-    except (OverflowError, TypeError) as error:
-        raise BadBatch(f"token_ids: {error}") from error
-    first = event.parent_block_hash is None
-    salt, mixed = _extras(event, count, first)
-    adapter = event.lora_name
-    if adapter is None and event.lora_id is not None:
-        adapter = f"{_UNNAMED}{event.lora_id}"
-    return Run(
-        None if event.parent_block_hash is None else word(event.parent_block_hash),
-        blocks.token_root(adapter, salt, block_tokens) if first else 0,
-        data,
-        event.block_size * blocks.TOKEN_BYTES,
-        block_tokens * blocks.TOKEN_BYTES,
-        mixed,
-    )
+    return Blocks(event, hashes, *_extras(event, count))
 
 
 def keys(run: Run, parent: int) -> Words:
@@ -88,7 +100,13 @@ def as_words(numbers: list[int]) -> Words:
     return np.frombuffer(array("Q", numbers), np.uint64)
 
 
-def _extras(event: BlockStored, count: int, first: bool) -> tuple[str | None, list[bytes | None] | None]:
+def _adapter(event: BlockStored) -> str | None:
+    if event.lora_name is None and event.lora_id is not None:
+        return f"{_UNNAMED}{event.lora_id}"
+    return event.lora_name
+
+
+def _extras(event: BlockStored, count: int) -> tuple[str | None, list[bytes | None] | None]:
     """The salt, and what is to be mixed into each block's key.
 
     An event has, for each block, nil or a list: the adapter's name, the media that the block touches, on a prompt's
@@ -101,7 +119,7 @@ def _extras(event: BlockStored, count: int, first: bool) -> tuple[str | None, li
     if not isinstance(told, list) or len(told) != count:
         return None, [bytes(event.extra_keys)] * count
     items = [_without_adapter(extra, event.lora_name) for extra in told]
-    salt = _take_salt(items[0]) if first else None
+    salt = _take_salt(items[0]) if event.parent_block_hash is None else None
     if not any(items):
         return salt, None
     return salt, [msgspec.msgpack.encode(extra) if extra else None for extra in items]

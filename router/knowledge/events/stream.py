@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import xxhash
 
 from kvroute.router.core.changes import Change, Medium, Stored, Words
 from kvroute.router.core.observed import Observed
 from kvroute.router.core.sources import Source
-from kvroute.router.knowledge.events.batch import BadBatch, decode, stamp
+from kvroute.router.knowledge.events.batch import BadBatch, Batch, decode, stamp
 from kvroute.router.knowledge.events.counts import StreamCounts
 from kvroute.router.knowledge.events.held import Held
 from kvroute.router.knowledge.events.ingest import Ingest, Mismatch
 
 TURN_BYTES = 256 << 10
-"""Payloads that are applied in one call; what is left waits for the next, or for `step`."""
+"""Of waiting batches that are applied in one call, some 5 ms; what is left waits for the next, or for `step`."""
+_BATCH_BYTES = 1024
+"""What a batch costs beside its bytes [bytes]."""
 ANCHOR_HASHES = 2048
 """Work that one call spends on orphans, a quarter of a millisecond."""
 RESTART_SECONDS = 30.0
@@ -67,6 +69,7 @@ class Stream:
         self._complete = False
         self._last_ts = -math.inf
         self._digests = array("Q", bytes(8 * _RECENT))
+        self._work: Iterator[None] | None = None
         self._noticed = -math.inf
         self._stale_ts = -math.inf
         self._stale_until = -math.inf
@@ -86,7 +89,7 @@ class Stream:
     @property
     def busy(self) -> bool:
         """Whether `step` has something to do."""
-        return self.next in self._held or bool(self._ingest.anchors)
+        return self._work is not None or self.next in self._held or bool(self._ingest.anchors)
 
     @property
     def block_tokens(self) -> int | None:
@@ -102,7 +105,7 @@ class Stream:
 
     def live(self, sequence: int, payload: bytes, now: float) -> None:
         """A batch was published."""
-        if sequence == self.next and not len(self._held) and self._stale_until < now:
+        if sequence == self.next and not len(self._held) and self._work is None and self._stale_until < now:
             self._apply(sequence, payload)
             self._asking = False
         else:
@@ -115,14 +118,15 @@ class Stream:
         A call may take as long as its batches do, some 50 us each: hand over some dozen at a time.
         """
         for sequence, payload in batches:
-            while self.next in self._held and self.next < sequence:
-                self._apply(self.next, self._held.take(self.next))
             if self._is_stale(payload, now):
                 continue
             if sequence < self.next:
                 if self._is_other(sequence, payload):
                     self._begin_anew(now)
                     break
+                continue
+            if self._work is not None or (sequence > self.next and self.next in self._held):
+                self._hold(sequence, payload)  # its turn comes
                 continue
             if sequence > self.next:
                 self._lose(sequence)
@@ -155,6 +159,7 @@ class Stream:
     def reset(self, now: float) -> None:
         """The canary saw that the engine's cache is empty, which the engine itself says only with its next step."""
         self._complete = False
+        self._work = None
         self._tell(self.next - 1, self._ingest.clear())
         self._turn()
 
@@ -170,7 +175,8 @@ class Stream:
 
     def state(self) -> tuple[int, float, Source]:
         """(next sequence number, time of the last batch, source): enough for another router to go on from here."""
-        return self.next, self._last_ts, Source.EXACT if self._complete else self.source
+        done = self.next if self._work is None else self.next - 1
+        return done, self._last_ts, Source.EXACT if self._complete else self.source
 
     def restore(self, next_sequence: int, last_ts: float, source: Source) -> None:
         """Go on where another router was; `Observed` holds already what that one knew. A replay is wanted."""
@@ -195,28 +201,35 @@ class Stream:
                 return
             self._begin_anew(now)
         was_behind = self.behind
-        try:
-            self._held.put(sequence, stamp(payload), payload)
-        except BadBatch:
-            self._held.put(sequence, math.inf, payload)
+        self._hold(sequence, payload)
         if sequence == self.next:
             self._asking = False
         self.counts.gaps += self.behind and not was_behind
 
+    def _hold(self, sequence: int, payload: bytes) -> None:
+        try:
+            ts = stamp(payload)
+        except BadBatch:
+            ts = math.inf
+        self._held.put(sequence, ts, payload)
+
     def _turn(self) -> None:
         """Apply what is due, as far as one turn may go; then look after orphans; then say where that leaves us."""
         left = TURN_BYTES
-        while left > 0 and self.next in self._held:
+        if self._work is not None:
+            left = 0
+            self._go_on()
+        while left > 0 and self._work is None and self.next in self._held:
             payload = self._held.take(self.next)
-            left -= len(payload)
+            left -= len(payload) + _BATCH_BYTES
             self._apply(self.next, payload)
-        if self._ingest.anchors and left > 0:
+        if left > 0 and self._work is None and self._ingest.anchors:
             self._tell(self.next - 1, self._ingest.anchor(ANCHOR_HASHES))
         self._settle()
 
     def _replay_ended(self) -> None:
         self._asking = False
-        if not self._begun:
+        if not self.next:  # it has published nothing yet, and holds nothing
             self._begun = self._complete = True
         if self.behind:
             self._lose(self._held.first)
@@ -260,18 +273,36 @@ class Stream:
         self._digests[sequence % _RECENT] = _digest(payload)
         try:
             batch = decode(payload)
-            self._last_ts = batch.ts
-            cleared = self.counts.cleared
-            changes = self._ingest.apply(batch.events)
         except BadBatch:
-            self.counts.malformed += 1
-            self._complete = False
-            changes = self._ingest.clear()
-        else:
-            self.counts.batches += 1
-            self.counts.unknown += batch.unknown
-            self._complete = self._complete or self.counts.cleared != cleared
-        self._tell(sequence, changes)
+            self._spoilt()
+            return
+        self.counts.unknown += batch.unknown
+        self._work = self._carry_out(sequence, batch)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """With the batch under way, up to its end or its next break."""
+        assert self._work is not None
+        try:
+            for _ in self._work:
+                return
+        except BadBatch:
+            self._spoilt()
+        self._work = None
+
+    def _carry_out(self, sequence: int, batch: Batch) -> Iterator[None]:
+        cleared = self.counts.cleared
+        yield from self._ingest.apply(batch.events)
+        self._last_ts = batch.ts
+        self.counts.batches += 1
+        self._complete = self._complete or self.counts.cleared != cleared
+        self._tell(sequence, self._ingest.told())
+
+    def _spoilt(self) -> None:
+        """The last batch made no sense: nobody knows what it said."""
+        self.counts.malformed += 1
+        self._complete = False
+        self._tell(self.next - 1, self._ingest.clear())
 
     def _lose(self, sequence: int) -> None:
         """What lies before `sequence` cannot be had: nothing is known, and we go on from there."""
@@ -289,6 +320,7 @@ class Stream:
     def _forget(self, sequence: int) -> None:
         last = self.next - 1
         self.next = sequence
+        self._work = None
         self._begun = True
         self._adrift = False
         self._complete = False
@@ -310,7 +342,7 @@ class Stream:
         if self._ingest.mismatch is not None:
             self._set_source(Source.EXPECTED)
         elif self._complete:
-            if not self.behind:
+            if not self.behind and self._work is None:
                 self._set_source(Source.EXACT)
         elif self._begun:
             self._set_source(Source.RECOVERING)

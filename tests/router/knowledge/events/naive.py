@@ -71,7 +71,7 @@ class NaiveEngine:
         if parent is None:
             extra = (event.get("extra_keys") or [None])[0] or []
             salt = next((one for one in extra if one != event["lora_name"]), None)
-            before, lora = [], event["lora_name"]
+            before, lora = list[int](), event["lora_name"]
         else:
             before, lora, salt = self.prompts[word(parent)]
         for at, hash_ in enumerate(event["block_hashes"]):

@@ -109,7 +109,7 @@ def test_unknown_kinds_and_fields_are_left_out_and_counted() -> None:
         pack([1.0, [{"type": 3}]]),
         pack([1.0, [{"type": "BlockStored"}]]),
         pack([1.0, [["BlockStored", [1]]]]),
-        payload(stored([1], None, ["x"], 1)),
+        payload({**stored([1], None, [1], 1), "token_ids": ["x"]}),
         payload(stored([1], 1.5, [1], 1)),
         payload({"type": "BlockRemoved"}),
         payload(removed([1], medium=3)),  # type: ignore[arg-type]

@@ -263,7 +263,7 @@ def test_a_hot_prompt_is_predicted_again_after_a_loss() -> None:
     chats = Conversations()
     for number in range(100):
         chats.turn(float(number))
-    assert chats.stream.source is Source.EXACT
+    assert chats.stream.source.value == "exact"
     for number in range(100, 120):
         chats.turn(float(number), lost=True)
     chats.occupancy.drop(0)  # a router that trusted events alone expects nothing but what runs

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kvroute.router.core import blocks
 from kvroute.router.knowledge.events import rehash
-from kvroute.router.knowledge.events.batch import BadBatch, BlockStored, decode
+from kvroute.router.knowledge.events.batch import BadBatch, BlockStored, decode, words
 from tests.router.knowledge.events.naive import keys_of, payload, stored
 
 ids = st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=40)
@@ -21,13 +21,15 @@ def _read(own: int, **fields: Any) -> rehash.Run | None:
     event = {**stored([1], None, [5], 1), **fields}
     (told,) = decode(payload(event)).events
     assert isinstance(told, BlockStored)
-    return rehash.read(told, len(event["block_hashes"]), own)
+    found = rehash.read(told, words(told.block_hashes))
+    return None if found is None else found.run(0, len(found.hashes), own)
 
 
 def _keys(own: int, parent: int | None = None, **fields: Any) -> list[int]:
     run = _read(own, **fields)
     assert run is not None
-    return rehash.keys(run, run.root if parent is None else parent).tolist()
+    found: list[int] = rehash.keys(run, run.root if parent is None else parent).tolist()
+    return found
 
 
 @given(ids, st.integers(1, 4), st.integers(1, 3), st.none() | st.text(min_size=1), st.none() | st.text(min_size=1))

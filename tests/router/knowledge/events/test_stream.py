@@ -9,6 +9,7 @@ import pytest
 from kvroute.router.core.changes import Change, Cleared, Medium, Removed, Stored
 from kvroute.router.core.observed import Observed
 from kvroute.router.core.sources import Source
+from kvroute.router.knowledge.events import ingest
 from kvroute.router.knowledge.events import stream as streams
 from kvroute.router.knowledge.events.batch import MOST_BYTES
 from kvroute.router.knowledge.events.ingest import Mismatch
@@ -133,7 +134,8 @@ def test_a_replay_without_an_end_is_asked_for_again(told: Told) -> None:
     told.live(3)
     assert told.stream.wants == 4
     told.live(4)
-    assert (told.stream.wants, told.stream.next) == (None, 6)
+    assert not told.stream.behind
+    assert told.stream.next == 6
 
 
 def test_what_the_replay_cannot_bring_is_lost(told: Told) -> None:
@@ -306,7 +308,7 @@ def test_waiting_batches_are_bounded(told: Told, monkeypatch: pytest.MonkeyPatch
 
 def test_much_that_waited_is_applied_in_turns(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     """One call does no more than a turn's worth; `step` goes on."""
-    monkeypatch.setattr(streams, "TURN_BYTES", 2 * len(_block(1)))
+    monkeypatch.setattr(streams, "TURN_BYTES", 2 * (len(_block(1)) + streams._BATCH_BYTES))
     told.live(0, *range(2, 12))
     told.replay(1, complete=False)
     assert (told.stream.next, told.stream.busy, told.stream.wants) == (4, True, None)
@@ -335,7 +337,8 @@ def test_blocks_of_another_size_are_of_no_use() -> None:
     assert told.stream.mismatch == Mismatch(3, 2)
     assert (told.stream.source, told.hashes, told.stream.counts.unusable) == (Source.EXPECTED, set(), 1)
     told.stream.live(1, payload(CLEARED, stored([1], None, [1, 2, 3, 4], 4)), 0.0)
-    assert (told.stream.mismatch, told.stream.source, told.hashes) == (None, Source.EXACT, {1})
+    assert not told.stream.mismatch
+    assert (told.stream.source, told.hashes) == (Source.EXACT, {1})
     assert told.keys == keys_of([1, 2, 3, 4], 2)[1:]
 
 
@@ -418,6 +421,76 @@ def test_changes_are_told_in_few_pieces(told: Told) -> None:
         (Stored, 0), (Removed, 0), (Stored, 0), (Stored, 1),
     ]  # fmt: skip
     assert told.hashes == {3, 4}
+
+
+def _large(blocks: int) -> bytes:
+    """A batch that takes several turns: a prompt, then the removal of all of it but one."""
+    hashes = [2**63 + at for at in range(blocks)]
+    return payload(stored(hashes, None, list(range(blocks)), 1), removed(hashes[1:]), ts=1.0)
+
+
+def test_a_large_batch_is_carried_out_in_slices(told: Told) -> None:
+    """What comes meanwhile waits; the source is exact, and changes are told, when all is done."""
+    blocks = 3 * ingest.SLICE_BLOCKS + 5
+    told.live(0)
+    told.stream.live(1, _large(blocks), 0.0)
+    told.live(2)
+    seen = set()
+    steps = 0
+    while told.stream._work is not None:
+        assert len(told.changes) == 1
+        assert not told.stream.behind
+        assert told.stream.state()[0] == 1
+        told.stream.step(0.0)
+        seen.add(told.observed.blocks(0))
+        steps += 1
+    told.stream.step(0.0)
+    assert not told.stream.busy
+    assert steps >= 6
+    assert max(seen) >= 2 * ingest.SLICE_BLOCKS
+    assert told.hashes == {100, 2**63, 102}
+    assert (told.stream.source, told.stream.next) == (Source.EXACT, 3)
+    assert [sequence for sequence, _ in told.changes] == [0, 1, 2]
+    assert told.keys[1 : 1 + blocks] == keys_of(range(blocks), 1)
+
+
+@pytest.mark.parametrize("end", ["restarted", "reset", "spoilt"])
+def test_a_large_batch_may_be_given_up(told: Told, end: str) -> None:
+    """A restart, a reset, an event that makes no sense behind it: nothing of it stays."""
+    blocks = 3 * ingest.SLICE_BLOCKS
+    hashes = [2**63 + at for at in range(blocks)]
+    events = [stored(hashes, None, list(range(blocks)), 1)]
+    if end == "spoilt":
+        events.append(stored([1], None, [1], 0))
+    told.stream.live(0, payload(*events, ts=1.0), 0.0)
+    told.stream.step(0.0)
+    assert told.stream.busy
+    if end != "spoilt":
+        getattr(told.stream, end)(0.0)
+    while told.stream.busy:
+        told.stream.step(0.0)
+    assert (told.hashes, told.stream.source) == (set(), Source.RECOVERING)
+    assert all(changes == (Cleared(),) for _, changes in told.changes)
+
+
+def test_a_replay_behind_a_large_batch_waits(told: Told) -> None:
+    """Batches of an answer are applied when it is done, in order."""
+    blocks = 3 * ingest.SLICE_BLOCKS
+    told.stream.replayed([(0, _large(blocks)), (1, _block(1)), (2, _block(2))], True, 0.0)
+    while told.stream.busy:
+        told.stream.step(0.0)
+    assert (told.stream.next, told.stream.source, told.hashes) == (3, Source.EXACT, {2**63, 101, 102})
+
+
+def test_many_small_events_are_carried_out_in_slices(told: Told) -> None:
+    """A batch of thousands of events takes several turns too."""
+    told.stream.live(0, payload(*(stored([at], None, [at], 1) for at in range(1, 2000))), 0.0)
+    steps = 0
+    while told.stream.busy:
+        told.stream.step(0.0)
+        steps += 1
+    assert steps >= 4
+    assert len(told.hashes) == 1999
 
 
 def test_sequence_numbers_may_lie(told: Told) -> None:
