@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kvroute.router.core import changes as changing
+from kvroute.router.core.changes import Change
 from kvroute.router.core.observed import Observed
 from kvroute.router.core.sources import Source
 from kvroute.router.knowledge.sharing import packing
@@ -50,6 +51,8 @@ class ObservedFollower:
         """Whether this router writes the log now: its entries are in the row before they are in the log."""
         self.tail = 0
         """Bytes of the log since its snapshot."""
+        self.changed: Callable[[tuple[Change, ...]], None] | None = None
+        """Hears of every entry's changes after they were carried out."""
         self._loading = asyncio.Lock()
         self.loads = 0
         """Snapshots taken in."""
@@ -96,6 +99,8 @@ class ObservedFollower:
             self._cannot_read(error)
             return
         changing.apply(self.observed, self.row, told.changes)
+        if self.changed is not None:
+            self.changed(told.changes)
         self.position = Tip(position.generation, entry.id)
         self.progress = told.progress
         self.tail = told.tail
