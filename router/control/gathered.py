@@ -27,8 +27,10 @@ GATHERED: tuple[Metric, ...] = (WORKER_UP, WORKER_RESTARTS)
 SUPERVISOR = "supervisor"
 """`worker` of the supervisor's own process metrics."""
 
-_ANSWER = aiohttp.ClientTimeout(total=5.0, sock_connect=1.0)
+_ANSWER = aiohttp.ClientTimeout(total=4.0, sock_connect=1.0)
 """Longest wait for one worker."""
+_GATHERED = aiohttp.ClientTimeout(total=8.0, sock_connect=1.0)
+"""Longest wait for the page of all: one worker may hang, and Prometheus waits for 10 s."""
 _CHANGE = re.compile(r"^/replicas/(?P<name>.+)/(?P<verb>drain|undrain)$")
 _ONE_ANSWERS = frozenset({"/explain"})
 """POSTs that change nothing."""
@@ -66,7 +68,7 @@ class GatheredPage:
     async def page(self) -> bytes:
         """All workers' metrics; this worker's alone where the supervisor does not answer."""
         try:
-            async with aiohttp.ClientSession(timeout=_ANSWER) as session, session.get(self._url) as answer:
+            async with aiohttp.ClientSession(timeout=_GATHERED) as session, session.get(self._url) as answer:
                 answer.raise_for_status()
                 return await answer.read()
         except (aiohttp.ClientError, TimeoutError):

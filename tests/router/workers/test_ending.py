@@ -20,9 +20,7 @@ from kvroute.router.workers import place
 from kvroute.router.workers.supervisor import Supervisor
 from tests.router.knowledge.sharing.servers import server
 from tests.router.running import engines, until
-from tests.router.workers.several import several
-
-STREAM = {"model": "mock", "prompt": "x", "max_tokens": 40, "stream": True}
+from tests.router.workers.several import alive, several
 
 
 @pytest.fixture(scope="module")
@@ -45,26 +43,9 @@ def test_what_cannot_work_is_refused(arguments: list[str], says: str) -> None:
     assert says in outcome.output
 
 
-async def test_sigterm_lets_streams_end(redis: str) -> None:
-    """All workers finish what is under way, then all is over, with status 0."""
-    async with (
-        engines(1, decode_rate=40.0) as (engine,),
-        several("--backend", engine.url, workers=2, redis=redis) as router,
-    ):
-        async with (
-            aiohttp.ClientSession() as session,
-            session.post(f"{router.url}/v1/completions", json=STREAM) as answer,
-        ):
-            await answer.content.readline()
-            router.process.terminate()
-            assert (await answer.text()).endswith("data: [DONE]\n\n")
-        assert await router.ended() == 0
-        assert not any(alive(pid) for pid in router.workers().values())
-
-
 async def test_a_second_signal_ends_at_once(redis: str) -> None:
     """Streams or not."""
-    endless = {**STREAM, "max_tokens": 4000}
+    endless = {"model": "mock", "prompt": "x", "max_tokens": 4000, "stream": True}
     async with (
         engines(1, decode_rate=40.0) as (engine,),
         several("--backend", engine.url, workers=2, redis=redis) as router,
@@ -153,12 +134,3 @@ def test_a_containers_first_process_reaps_orphans() -> None:
         pytest.skip("this system lets nobody be process 1")
     done = subprocess.run([*unshare, sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "none left"
-
-
-def alive(pid: int) -> bool:
-    """Whether there is such a process, and it is no zombie."""
-    try:
-        os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (ProcessLookupError, FileNotFoundError):
-        return False
