@@ -119,6 +119,14 @@ class MemoryStore:
         self._values.clear()
         self._ends.clear()
 
+    def saved(self) -> tuple[dict[str, bytes | _Stream], dict[str, float]]:
+        """All that it holds, for `restored`."""
+        return self._values, self._ends
+
+    def restored(self, saved: tuple[dict[str, bytes | _Stream], dict[str, float]]) -> None:
+        """It holds this, and nothing else: as a server that comes back with an old copy of its data."""
+        self._values, self._ends = saved
+
     def _held(self, key: str) -> bytes | _Stream | None:
         if key in self._ends and self._ends[key] <= self._clock():
             self.forget(key)
@@ -147,9 +155,11 @@ class MemoryStore:
         return [list(keys)] if keys else []
 
     async def read(self, after: Mapping[str, EntryId], *, block_ms: int, count: int) -> dict[str, list[Entry]]:
+        if (found := self._after(after, count)) or not block_ms:
+            return found
         try:
             async with asyncio.timeout(block_ms / 1000):
-                while not (found := self._after(after, count)) and block_ms:
+                while not (found := self._after(after, count)):
                     await self._news.wait()
         except TimeoutError:
             return {}

@@ -99,6 +99,7 @@ class ObservedWriter:
         self._touch_at = 0.0
         self._flight: _Flight | None = None
         self._part_next = False
+        self._over = False
         follower.writing = True
 
     @property
@@ -209,6 +210,8 @@ class ObservedWriter:
 
     def settle(self, outcome: Outcome, now: float) -> None:
         """What became of the last batch."""
+        if self._over:
+            return
         if outcome is Outcome.STALE:
             self._begin_anew()
         if outcome is not Outcome.DONE or self.unsure:
@@ -255,6 +258,8 @@ class ObservedWriter:
         """What the store holds, read after the last answer or the lack of it: the ingest lease's token, the log's tip
         and the snapshot's head; and the server's clock [ms]."""
         token, tip, head = held
+        if self._over:
+            return
         if token != self._token:
             self.lost = True
             return
@@ -309,7 +314,7 @@ class ObservedWriter:
 
     def inspect(self, tip: bytes | None, head: bytes | None, ends: Ends) -> None:
         """Compare with what the store holds while nothing is on its way: keys may be evicted, or flushed."""
-        if self.unsure or self._fresh or self._flight:
+        if self._over or self.unsure or self._fresh or self._flight:
             return
         missing = self._tip.at.n > 0 and ends.last != self._tip.at
         if tip != self._tip.encode() or head is None or missing:
@@ -317,6 +322,7 @@ class ObservedWriter:
 
     def end(self) -> None:
         """Write no more. The follower goes on from the log's tip, or loads the log where the row is ahead of it."""
+        self._over = True
         follower = self._follower
         follower.writing = False
         if self.idle and not self.lost:
