@@ -1,6 +1,6 @@
 """Ids as the engine's own tokenizers give them: run by the interpreter of its environment.
 
-python tokenizer_oracle.py      standard input: JSON [folders, texts]; output: per folder and text [bare, with special tokens]
+python tokenizer_oracle.py    standard input: JSON [folders, texts]; output: per folder and text [bare, with specials]
 """
 
 from __future__ import annotations
