@@ -122,14 +122,17 @@ class Segments:
         """The packed ids of one stretch. Pure: for any thread.
 
         Raises:
-            Refused: the tokenizer refuses the text (lone surrogates).
+            Refused: the tokenizer refuses the text (lone surrogates, words that its model lacks).
         """
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise Refused(str(error)) from error
         asked = self._guard + text if place == LATER else text
-        ids = self._tokenizer.encode_batch_fast([asked], add_special_tokens=place == WRAPPED)[0].ids
+        try:
+            ids = self._tokenizer.encode_batch_fast([asked], add_special_tokens=place == WRAPPED)[0].ids
+        except Exception as error:  # noqa: BLE001  the library raises bare Exception for words that its model lacks
+            raise Refused(str(error)) from error
         packed = blocks.pack(ids)
         return packed[blocks.TOKEN_BYTES :] if place == LATER else packed
 

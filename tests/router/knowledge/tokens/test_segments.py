@@ -7,6 +7,7 @@ import functools
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from kvroute.router.knowledge.tokens.segments import Refused, Segments
 from kvroute.router.knowledge.tokens.selfcheck import battery, check
@@ -93,8 +94,6 @@ def test_a_tokenizer_that_breaks_the_rule_is_encoded_whole(caplog: pytest.LogCap
 
 def test_a_tokenizer_without_special_tokens_is_encoded_whole() -> None:
     """There is nothing to cut at, and nothing to complain of."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
     bare = Tokenizer(models.WordLevel({"a": 0, "b": 1, "[UNK]": 2}, unk_token="[UNK]"))
     bare.pre_tokenizer = pre_tokenizers.Whitespace()
     one = Segments(bare)
@@ -107,6 +106,12 @@ def test_text_that_no_tokenizer_takes_is_refused() -> None:
     """Lone surrogates, which JSON may carry, are told apart from text."""
     with pytest.raises(Refused):
         segments("bytes").encode("a\ud800b<s>", False)
+
+
+def test_a_word_that_the_model_lacks_is_refused() -> None:
+    """Not every tokenizer has a token for what it does not know."""
+    with pytest.raises(Refused):
+        Segments(Tokenizer(models.WordPiece({"a": 0}))).encode("b", False)
 
 
 def test_the_cache_is_bounded() -> None:
