@@ -198,17 +198,19 @@ class Replayer:
         context: zmq.Context[zmq.Socket[bytes]],
         intake: Intake,
         slots: asyncio.Semaphore,
+        told: Callable[[], None],
         *,
         patience: Patience = Patience(),  # noqa: B008 - frozen
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`slots`: who may ask at the same time, over all replicas."""
+        """`slots`: who may ask at the same time, over all replicas. `told` is called after each part of an answer."""
         self.counts = Replays()
         self._source = source
         self._sink = sink
         self._context = context
         self._intake = intake
         self._slots = slots
+        self._told = told
         self._patience = patience
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
@@ -280,6 +282,7 @@ class Replayer:
                 self._restarted()
                 return True
             self._sink.replayed((), True, self._clock())
+            self._told()
             return wanted is None or self._sink.wants != wanted
         if end is _End.STOPPED:
             self.counts.holes += self._resume is not None
@@ -298,6 +301,7 @@ class Replayer:
         self._expected = sequence + 1
         self.counts.batches += 1
         self._sink.replayed(((sequence, payload),), False, self._clock())
+        self._told()
         return self._sink.next > sequence
 
     def _restarted(self) -> None:

@@ -64,7 +64,7 @@ class Subscription:
         self._quiet_seconds = quiet_seconds
         self._subscriber = Subscriber(source.events, source.topic, wires.context, wires.intake, self)
         self._replayer = Replayer(
-            source, stream, wires.context, wires.intake, wires.slots, patience=patience, clock=clock
+            source, stream, wires.context, wires.intake, wires.slots, self.go_on, patience=patience, clock=clock
         )
         self._last: float | None = None
         self._checked = True
@@ -105,6 +105,11 @@ class Subscription:
         now = self._last = self._clock()
         self._checked = False
         stream.live(sequence, payload, now)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Ask for what the stream wants and have it do what it has left to do; also when others told it something."""
+        stream = self._stream
         if stream.wants is not None and not self._replayer.asking:
             self._replayer.look()
         if stream.busy:
@@ -115,6 +120,8 @@ class Subscription:
         if self._timer is None or not self._stream.busy:
             return False
         self._stream.step(self._clock())
+        if self._stream.wants is not None:
+            self._replayer.look()
         return True
 
     def connection(self, connected: bool) -> None:
@@ -131,4 +138,5 @@ class Subscription:
         if self._subscriber.connected and quiet and not self._checked:
             self._checked = True
             self.check()
+        self.go_on()
         self._timer = asyncio.get_running_loop().call_later(self._quiet_seconds, self._tick)

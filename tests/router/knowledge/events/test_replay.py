@@ -44,7 +44,13 @@ class Stage:
     ) -> None:
         intake = Intake(asyncio.get_running_loop())
         self.stream = Lines()
-        self.replayer = Replayer(source, self.stream, context, intake, slots or asyncio.Semaphore(1), patience=patience)
+        self.told = 0
+        self.replayer = Replayer(
+            source, self.stream, context, intake, slots or asyncio.Semaphore(1), self._told, patience=patience
+        )
+
+    def _told(self) -> None:
+        self.told += 1
 
     async def done(self) -> None:
         """Wait until nothing is asked any more."""
@@ -70,6 +76,7 @@ async def test_what_is_wanted_is_asked_for(stage: Stage, engine: Publisher) -> N
     await stage.done()
     assert stage.stream.payloads == engine.sent
     assert stage.replayer.counts.asked == 1
+    assert stage.told == len(engine.sent) + 1
 
 
 async def test_nothing_wanted_nothing_asked(stage: Stage) -> None:

@@ -224,6 +224,24 @@ async def _complete(session: aiohttp.ClientSession, engine: StandInEngine, promp
         assert reply.status == 200
 
 
+async def test_what_the_stream_left_for_later_is_done_in_turns(publisher: Publisher) -> None:
+    """One step a turn, and only while there is something left."""
+    ticks = iter(range(10**9))
+    wires = Wires(Intake(asyncio.get_running_loop(), turn_seconds=1.0, clock=lambda: float(next(ticks))))
+    stream = Lines()
+    subscription = subscribe(publisher, wires, stream, replay=False)
+    stream.left = 5
+    subscription.go_on()
+    while stream.left:
+        before = stream.left
+        await asyncio.sleep(0)
+        assert before - stream.left <= 1
+    await asyncio.sleep(0)
+    assert stream.left == 0
+    subscription.close()
+    wires.close()
+
+
 async def test_closing_in_the_middle_of_a_replay(wires: Wires, publisher: Publisher) -> None:
     """Sockets go at once, and what the engine still answers is not heard."""
     stream = Lines()

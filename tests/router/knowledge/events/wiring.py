@@ -22,7 +22,8 @@ class Lines:
         self.lost = 0
         """Times that batches were lost for good."""
         self.restarts = 0
-        self.busy = False
+        self.left = 0
+        """Steps that are to be made."""
         self._ahead: dict[int, bytes] = {}
         self._asking = False
 
@@ -73,8 +74,14 @@ class Lines:
         self._ahead.clear()
         self.next, self._asking = 0, True
 
+    @property
+    def busy(self) -> bool:
+        """Whether something was left for later."""
+        return bool(self.left)
+
     def step(self, now: float) -> None:
-        """Nothing is ever left for later."""
+        """Do one thing of what was left."""
+        self.left -= 1
 
     def _take(self, payload: bytes) -> None:
         self.payloads.append(payload)
