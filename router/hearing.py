@@ -90,8 +90,8 @@ class Hearing:
         """Unsubscribe from all."""
         if self._timer is not None:
             self._timer.cancel()
-        for heard in list(self._heard.values()):
-            self._end(heard)
+        for heard in self._heard.values():
+            self._leave(heard)
         self._heard.clear()
         if self._wires is not None:
             self._wires.close()
@@ -106,19 +106,19 @@ class Hearing:
         """A replica serves, for the first time or again."""
         heard = self._heard.get(replica.name)
         if heard is not None and heard.replica is not replica:
-            self._end(heard)
+            self._leave(heard)
             heard = None
         if heard is None:
             heard = self._heard[replica.name] = Heard(replica)
         self._backends[replica.name] = backend
-        if heard.subscription is None and heard.task is None:
+        if heard.task is None:  # one that came back may publish elsewhere
             self._consider(heard)
 
     def left(self, replica: Replica) -> None:
         """A replica is gone."""
         heard = self._heard.get(replica.name)
         if heard is not None and heard.replica is replica:
-            self._end(self._heard.pop(replica.name))
+            self._leave(self._heard.pop(replica.name))
             self._backends.pop(replica.name, None)
 
     def restarted(self, replica: Replica) -> None:
@@ -192,6 +192,9 @@ class Hearing:
         for problem in found.problems:
             log.warning("%s: KV events: %s", replica.name, problem)
         source = found.of(rank)
+        if source is not None and source == heard.source:
+            return
+        self._end(heard)
         if source is None:
             self._say(heard, f"{lens}; {NO_EVENTS}")
             return
@@ -236,18 +239,30 @@ class Hearing:
             self._end(heard)
 
     def _end(self, heard: Heard) -> None:
+        """Unsubscribe, and forget what was told."""
+        if heard.subscription is not None:
+            heard.subscription.close()
+            self._deciding.index.observed.clear(heard.replica.row)
+            self._deciding.sourced(heard.replica, Source.EXPECTED, self._clock())
+            self._deciding.forgotten(heard.replica)
+        heard.source = heard.stream = heard.subscription = None
+        heard.broken_since = None
+        heard.emptied = 0
+
+    def _leave(self, heard: Heard) -> None:
         if heard.task is not None:
             heard.task.cancel()
             heard.task = None
-        if heard.subscription is not None:
-            heard.subscription.close()
-        heard.source = heard.stream = heard.subscription = None
+        self._end(heard)
 
     def _go_on(self, heard: Heard) -> None:
-        """Have done, a little a turn, what the stream has left to do."""
-        if heard.stream is not None and heard.stream.busy and heard.subscription is not None:
-            assert self._wires is not None
-            self._wires.intake.look(heard.subscription)
+        """Have done, a little a turn, what the stream has left to do, and ask for what it wants."""
+        stream, subscription = heard.stream, heard.subscription
+        if stream is not None and subscription is not None:
+            if stream.wants is not None:
+                subscription.check()
+            if stream.busy and self._wires is not None:
+                self._wires.intake.look(subscription)
 
     def _say(self, heard: Heard, about: str) -> None:
         if about != heard.about:
@@ -282,7 +297,7 @@ class Hearing:
         """How far the knowledge goes now: what the stream says, unless nothing has come from it for a while."""
         stream, subscription = heard.stream, heard.subscription
         if stream is None:
-            self._deciding.sourced(heard.replica, Source.EXPECTED)
+            self._deciding.sourced(heard.replica, Source.EXPECTED, self._clock())
             return
         now = self._clock()
         if subscription is not None and subscription.status.connected and not stream.behind:
@@ -293,6 +308,6 @@ class Hearing:
         if source is Source.EXACT and heard.broken_since is not None and now - heard.broken_since > GRACE_SECONDS:
             source = Source.RECOVERING
         before = heard.replica.source
-        self._deciding.sourced(heard.replica, source)
+        self._deciding.sourced(heard.replica, source, now)
         if before is not source:
             log.info("%s: knowledge of its cache is %s", heard.replica.name, source.value)

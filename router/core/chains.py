@@ -26,7 +26,11 @@ _STRETCH = 2048
 """Buckets split at once, at most: about a millisecond."""
 
 _GONE = 2**32 - 1
-_TYPES = {"Q": np.dtype(np.uint64), "I": np.dtype(np.uint32), "H": np.dtype(np.uint16)}
+_TYPES: dict[str, np.dtype[np.unsignedinteger[Any]]] = {
+    "Q": np.dtype(np.uint64),
+    "I": np.dtype(np.uint32),
+    "H": np.dtype(np.uint16),
+}
 
 
 class Mixing(NamedTuple):
@@ -81,19 +85,18 @@ class Chains:
 
     def find_many(self, words: Words) -> NDArray[np.intp]:
         """Each word's entry, or 0."""
-        mine, links, heads = view(self.words), view(self.links), view(self.heads)
-        found = heads[self._buckets(words)].astype(np.intp)
-        open_ = np.flatnonzero(found)
-        at = found[open_]
-        found[open_] = 0
+        mine, links = view(self.words), view(self.links)
+        at = view(self.heads)[self._buckets(words)].astype(np.intp)
+        wrong = mine[at] != words
+        wrong &= at != 0
+        open_ = np.flatnonzero(wrong)
         while len(open_):
-            hit = mine[at] == words[open_]
-            found[open_[hit]] = at[hit]
-            missed = ~hit
-            at = links[at[missed]]
-            on = at > 0
-            at, open_ = at[on], open_[missed][on]
-        return found
+            following = links[at[open_]].astype(np.intp)
+            at[open_] = following
+            wrong = mine[following] != words[open_]
+            wrong &= following != 0
+            open_ = open_[wrong]
+        return at
 
     def reserve(self, more: int) -> None:
         """Make room for so many more words: call it before they are linked."""

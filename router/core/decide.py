@@ -186,11 +186,11 @@ class Deciding:
 
     # --- what KV events tell ---
 
-    def sourced(self, replica: Replica, source: Source) -> None:
+    def sourced(self, replica: Replica, source: Source, now: float) -> None:
         """From here on this is where the knowledge of its cache comes from."""
         if source is not replica.source:
             replica.source = source
-            self.occupancy.linger(replica.row, LINGER_SECONDS if source is Source.EXACT else math.inf)
+            self.occupancy.linger(replica.row, LINGER_SECONDS if source is Source.EXACT else math.inf, now)
 
     def cleared(self, replica: Replica) -> None:
         """Its cache was reset: what no running request holds is gone. What was observed is the caller's to clear."""

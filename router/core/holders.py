@@ -38,6 +38,18 @@ class Holders(Chains):
             at = self.links[at]
         return self._rowsets.masks[self._sets[at]]
 
+    def runs(self, keys: Sequence[int]) -> list[tuple[int, int]]:
+        """Who holds each of the keys: (last position, rows as bits) of each stretch with the same holders.
+
+        A dozen calls of numpy whatever there is to find: for more than some fifty keys quicker than `holders` of each.
+        """
+        if not keys:
+            return []
+        numbers = view(self._sets)[self.find_many(np.array(keys, np.uint64))]
+        ends = np.append(np.flatnonzero(numbers[1:] != numbers[:-1]), len(keys) - 1)
+        masks = self._rowsets.masks
+        return [(end, masks[number]) for end, number in zip(ends.tolist(), numbers[ends].tolist(), strict=True)]
+
     def add(self, row: int, keys: Sequence[int]) -> list[int]:
         """The row holds each key, for one hash more. The keys that it did not hold are returned."""
         self.reserve(len(keys))
@@ -160,7 +172,8 @@ class Holders(Chains):
         self._rowsets.uses[alone] += len(created)
         self._rowsets.settle(alone)
         view(self._sets)[created] = alone
-        return distinct[new]
+        first: Words = distinct[new]
+        return first
 
     def discard_many(self, row: int, keys: Words) -> Words:
         """The row holds nothing any more; `keys` are all that it held. Returned are those that nobody holds now."""
@@ -168,7 +181,7 @@ class Holders(Chains):
         entries = self.find_many(np.unique(keys))
         self._move_many(entries, 1 << row)
         gone = entries[view(self._sets)[entries] == 0]
-        left = view(self.words)[gone]
+        left: Words = view(self.words)[gone]
         self.delete_many(gone)
         return left
 

@@ -24,6 +24,10 @@ from kvroute.router.core.observed import Observed
 
 Holders: TypeAlias = Callable[[int, int], int]
 """(key, 0) -> the rows that hold it."""
+_MANY = 8
+"""Changes of holders after which a long lookup stops galloping."""
+_LONG = 128
+"""Blocks left that are worth being read at once."""
 _REMEMBERED = 4096
 """Sets of holders whose rows are kept unpacked; a fleet has few at a time."""
 
@@ -71,15 +75,49 @@ class Index:
         get = self._within(reach) if reach else self._holders()
         last = len(keys) - 1
         holders = get(keys[0], 0)
-        at = 0
+        at = stretches = 0
         while holders:
             at = _stretch(get, keys, at, last, holders)
-            rows = self._unpacked.get(holders)
-            out[self._unpack(holders) if rows is None else rows] = at + 1
-            if at == last:
-                return
+            stretches += 1
             at += 1
-            holders &= get(keys[at], 0)
+            if at > last or (stretches == _MANY and last - at > _LONG and get == self._either):
+                self._finish(keys, at, holders, out)
+                return
+            left = holders & get(keys[at], 0)
+            self._set(out, holders ^ left, at)
+            holders = left
+
+    def _finish(self, keys: Sequence[int], at: int, holders: int, out: NDArray[np.float64]) -> None:
+        """The rest of a lookup, where `holders` hold all before `at`: reads all that was observed at once.
+
+        Many changes of holders cost galloping some ten reads each, and a read of a large table waits for the memory.
+        """
+        expected = self._expected.get
+        first = at
+        for end, observed in self.observed.runs(keys[at:]):
+            end += first
+            while at <= end:
+                if observed & holders == holders:
+                    at = end + 1
+                    break
+                left = holders & (observed | expected(keys[at], 0))
+                self._set(out, holders ^ left, at)
+                if not left:
+                    return
+                holders = left
+                alone = holders & ~observed
+                if alone:
+                    at = _stretch(expected, keys, at, end, alone) + 1
+        self._set(out, holders, at)
+
+    def _set(self, out: NDArray[np.float64], rows: int, depth: int) -> None:
+        """Write a depth for a set of rows, mostly of one."""
+        if not rows & (rows - 1):
+            if rows:
+                out[rows.bit_length() - 1] = depth
+            return
+        listed = self._unpacked.get(rows)
+        out[self._unpack(rows) if listed is None else listed] = depth
 
     def depths(self, keys: Sequence[int], rows: Sequence[int]) -> list[int]:
         """`lookup` for few rows: how many leading `keys` each of `rows` holds."""

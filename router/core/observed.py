@@ -139,6 +139,10 @@ class Observed:
             found |= table.holders(key)
         return found
 
+    def runs(self, keys: Sequence[int]) -> list[tuple[int, int]]:
+        """Who holds each key on GPU: (last position, rows as bits) of each stretch with the same holders."""
+        return self._gpu.runs(keys)
+
     def depth(self, row: int, keys: Sequence[int]) -> int:
         """How many leading keys the row holds on GPU; who holds a block holds its parents, so most are not read."""
         holders = self.holders

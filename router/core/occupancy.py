@@ -92,13 +92,16 @@ class Occupancy:
         """Tokens that KV events tell of, evictable ones included [tokens]."""
         return self._index.observed.blocks(row, Medium.GPU) * self.block_tokens.get(row, 0.0)
 
-    def linger(self, row: int, seconds: float) -> None:
+    def linger(self, row: int, seconds: float, now: float) -> None:
         """Released blocks lapse after so long, for KV events tell what the replica holds; inf: the LRU decides."""
         if math.isinf(seconds):
             self._lingering.pop(row, None)
             self.expect_again(row)
-        else:
-            self._lingering[row] = seconds
+            return
+        self._lingering[row] = seconds
+        replica = self._replicas.get(row)
+        if replica is not None:  # what was released before
+            self._lapsing.append((now + seconds, row, replica, replica.clock))
 
     def lapse(self, now: float) -> None:
         """Let go of released blocks whose time is over."""

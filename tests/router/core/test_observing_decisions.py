@@ -30,7 +30,7 @@ def exact(deciding: Deciding, name: str = "r0") -> Replica:
     """A replica whose KV events tell all."""
     replica = deciding.fleet.get(name)
     assert replica is not None
-    deciding.sourced(replica, Source.EXACT)
+    deciding.sourced(replica, Source.EXACT, 0.0)
     return replica
 
 
@@ -86,7 +86,7 @@ def test_losing_the_events_brings_back_what_runs() -> None:
     observe(deciding, 0, request)
     sent(deciding.decide(request, 0.0))
     deciding.index.observed.clear(0)
-    deciding.sourced(replica, Source.RECOVERING)
+    deciding.sourced(replica, Source.RECOVERING, 0.0)
     assert sent(deciding.decide(request, 0.0)).hit_tokens == 160.0
 
 

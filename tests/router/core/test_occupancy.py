@@ -315,7 +315,7 @@ def test_what_events_tell_of_lapses_after_its_release() -> None:
     """Where KV events tell all, released blocks stay expected for a short while, running ones as long as they run."""
     index = Index()
     occupancy = Occupancy(index)
-    occupancy.linger(0, 2.0)
+    occupancy.linger(0, 2.0, 0.0)
     chain = keys(range(6))
     one = occupancy.reserve(0, chain[:4], BLOCK, 4 * BLOCK)
     other = occupancy.reserve(0, chain, BLOCK, 6 * BLOCK)
@@ -333,7 +333,7 @@ def test_a_block_used_again_does_not_lapse() -> None:
     """The time of a block's last release counts."""
     index = Index()
     occupancy = Occupancy(index)
-    occupancy.linger(0, 2.0)
+    occupancy.linger(0, 2.0, 0.0)
     chain = keys(range(4))
     occupancy.release(occupancy.reserve(0, chain, BLOCK, 4 * BLOCK), 0, completed=True, now=0.0)
     occupancy.release(occupancy.reserve(0, chain, BLOCK, 4 * BLOCK), 0, completed=True, now=1.0)
@@ -345,11 +345,11 @@ def test_the_lru_takes_over_when_events_stop() -> None:
     """Blocks that were not entered because events told of them are entered when events no longer do."""
     index = Index()
     occupancy = Occupancy(index)
-    occupancy.linger(0, 2.0)
+    occupancy.linger(0, 2.0, 0.0)
     chain = keys(range(6))
     pin = occupancy.reserve(0, chain, BLOCK, 6 * BLOCK, known=4)
     assert index.blocks(0) == 2
-    occupancy.linger(0, math.inf)
+    occupancy.linger(0, math.inf, 0.0)
     assert index.depths(chain, [0]) == [6]
     occupancy.release(pin, 0, completed=True, now=0.0)
     occupancy.lapse(1e9)
@@ -365,3 +365,16 @@ def test_a_cleared_cache_keeps_what_runs() -> None:
     occupancy.release(occupancy.reserve(0, other, BLOCK, 4 * BLOCK), 0, completed=True, now=0.0)
     occupancy.idle(0)
     assert (index.depths(chain, [0]), index.depths(other, [0])) == ([6], [0])
+
+
+def test_what_the_lru_held_lapses_when_events_come_back() -> None:
+    """The estimate of the time without events ends soon after they tell all again."""
+    index = Index()
+    occupancy = Occupancy(index)
+    chain = keys(range(4))
+    occupancy.release(occupancy.reserve(0, chain, BLOCK, 4 * BLOCK), 0, completed=True, now=0.0)
+    occupancy.linger(0, 2.0, 100.0)
+    occupancy.lapse(101.0)
+    assert index.depths(chain, [0]) == [4]
+    occupancy.lapse(102.0)
+    assert index.depths(chain, [0]) == [0]
