@@ -115,7 +115,7 @@ class Ingest:
         else:
             assert self.block_tokens is not None
             for first in range(0, count, SLICE_BLOCKS):
-                if first:
+                if count > SLICE_BLOCKS:
                     yield
                 last = min(first + SLICE_BLOCKS, count)
                 self._place(_medium(event.medium), hashes[first:last], told.run(first, last, self.block_tokens))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 
 from kvroute.router.core.changes import Medium
@@ -44,7 +45,7 @@ class Orphans:
         self._most_blocks = most_blocks
         self._most_bytes = most_bytes
         self._bytes = 0
-        self._blocks: dict[int, Orphan] = {}
+        self._blocks: OrderedDict[int, Orphan] = OrderedDict()  # a dict's first is slow to find once many are dropped
         self._children: dict[int, dict[int, None]] = {}
         self._gone: set[int] = set()
 

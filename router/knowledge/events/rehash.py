@@ -40,8 +40,8 @@ class Blocks(msgspec.Struct, gc=False):
 
     event: BlockStored
     hashes: Words
-    salt: str | None
-    mixed: list[bytes | None] | None
+    extras: list[Any] | None
+    """What went into the engine's hash of each block beside tokens; None: nothing."""
 
     def run(self, first: int, last: int, block_tokens: int) -> Run:
         """Blocks first..last; `block_tokens`, the size of ours, divides the engine's.
@@ -57,13 +57,16 @@ class Blocks(msgspec.Struct, gc=False):
         except (OverflowError, TypeError) as error:
             raise BadBatch(f"token_ids: {error}") from error
         parent = int(self.hashes[first - 1]) if first else event.parent_block_hash
+        salt, mixed = None, None
+        if self.extras is not None:
+            salt, mixed = _split(self.extras[first:last], event.lora_name, parent is None)
         return Run(
             None if parent is None else word(parent),
-            blocks.token_root(_adapter(event), self.salt, block_tokens) if parent is None else 0,
+            blocks.token_root(_adapter(event), salt, block_tokens) if parent is None else 0,
             data,
             size * blocks.TOKEN_BYTES,
             block_tokens * blocks.TOKEN_BYTES,
-            self.mixed[first:last] if self.mixed else None,
+            mixed,
         )
 
 
@@ -73,7 +76,7 @@ def read(event: BlockStored, hashes: Words) -> Blocks | None:
     count = len(hashes)
     if not count or len(event.token_ids) != count * event.block_size:
         return None
-    return Blocks(event, hashes, *_extras(event, count))
+    return Blocks(event, hashes, _extras(event, count))
 
 
 def keys(run: Run, parent: int) -> Words:
@@ -106,20 +109,23 @@ def _adapter(event: BlockStored) -> str | None:
     return event.lora_name
 
 
-def _extras(event: BlockStored, count: int) -> tuple[str | None, list[bytes | None] | None]:
-    """The salt, and what is to be mixed into each block's key.
+def _extras(event: BlockStored, count: int) -> list[Any] | None:
+    """One entry per block. Where the field has another number of them, all of it stands for each."""
+    if nothing_but_nil(event.extra_keys):
+        return None
+    told = plain(event.extra_keys)
+    return told if isinstance(told, list) and len(told) == count else [[told]] * count
+
+
+def _split(extras: list[Any], adapter: str | None, first: bool) -> tuple[str | None, list[bytes | None] | None]:
+    """The salt, and what is to be mixed into each block's key; `first`: the first block begins a prompt.
 
     An event has, for each block, nil or a list: the adapter's name, the media that the block touches, on a prompt's
     first block its salt, hashes of embeddings. Older engines wrote media as strings: a lone one on a first block is
     then taken for a salt, and the prompt is as much apart from one without it.
     """
-    if nothing_but_nil(event.extra_keys):
-        return None, None
-    told = plain(event.extra_keys)
-    if not isinstance(told, list) or len(told) != count:
-        return None, [bytes(event.extra_keys)] * count
-    items = [_without_adapter(extra, event.lora_name) for extra in told]
-    salt = _take_salt(items[0]) if event.parent_block_hash is None else None
+    items = [_without_adapter(extra, adapter) for extra in extras]
+    salt = _take_salt(items[0]) if first else None
     if not any(items):
         return salt, None
     return salt, [msgspec.msgpack.encode(extra) if extra else None for extra in items]
