@@ -131,7 +131,7 @@ class Segments:
         asked = self._guard + text if place == LATER else text
         try:
             ids = self._tokenizer.encode_batch_fast([asked], add_special_tokens=place == WRAPPED)[0].ids
-        except Exception as error:  # noqa: BLE001  the library raises bare Exception for words that its model lacks
+        except Exception as error:  # the library's own, for words that its model lacks
             raise Refused(str(error)) from error
         packed = blocks.pack(ids)
         return packed[blocks.TOKEN_BYTES :] if place == LATER else packed
@@ -156,8 +156,15 @@ class Segments:
         return before + b"".join(found) + behind
 
     def encode_whole(self, text: str, add_special_tokens: bool) -> bytes:
-        """The packed ids of a whole text, as the tokenizer gives them: what `encode` must equal."""
-        return blocks.pack(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
+        """The packed ids of a whole text, as the tokenizer gives them: what `encode` must equal.
+
+        Raises:
+            Refused: as `encoded`.
+        """
+        try:
+            return blocks.pack(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
+        except Exception as error:
+            raise Refused(str(error)) from error
 
     def sure(self, text: str, end: int) -> int:
         """How far cuts in `text[:end]` hold whatever follows: those that *start* before this place do."""
@@ -174,6 +181,12 @@ class Segments:
 
     def _found_wrap(self) -> tuple[bytes, bytes] | None:
         """What the post-processor puts around every text. None: it does more than that."""
+        try:
+            return self._seen_around()
+        except Refused:  # of the texts that are tried
+            return None
+
+    def _seen_around(self) -> tuple[bytes, bytes] | None:
         around = None
         for text in ("", "a", "Some words, and 12 more.\n"):
             bare = self.encode_whole(text, False)
