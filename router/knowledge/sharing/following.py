@@ -20,9 +20,13 @@ _BLOCK_MS = 250
 class Follower(Protocol):
     """Wants to hear of one Stream's entries, in order, each once or more often."""
 
-    key: str
-    after: EntryId
-    """The last entry heard; the next read goes on behind it."""
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def after(self) -> EntryId:
+        """The last entry heard; the next read goes on behind it."""
+        ...
 
     async def entries(self, entries: Sequence[Entry]) -> None:
         """Take these in, move `after` on, and give the event loop its turn in between.
@@ -51,8 +55,9 @@ class Following:
 
     def follow(self, follower: Follower) -> None:
         """Read its Stream from now on."""
-        self._followers[follower.key] = follower
-        self._regroup()
+        if self._followers.get(follower.key) is not follower:
+            self._followers[follower.key] = follower
+            self._regroup()
 
     def leave(self, key: str) -> None:
         """Read it no more."""

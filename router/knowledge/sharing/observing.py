@@ -1,0 +1,327 @@
+"""The observed logs of all replicas: this router writes those whose ingest lease it holds, and follows the others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+from kvroute.router.core.changes import Change
+from kvroute.router.core.observed import Observed
+from kvroute.router.core.sources import Source
+from kvroute.router.fleetwatch.background import run_in_background
+from kvroute.router.knowledge.sharing.following import Following
+from kvroute.router.knowledge.sharing.health import Health
+from kvroute.router.knowledge.sharing.observed_follower import ObservedFollower
+from kvroute.router.knowledge.sharing.observed_log import LogNames, Progress
+from kvroute.router.knowledge.sharing.observed_writers import ObservedWriters
+from kvroute.router.knowledge.sharing.store import Entry, EntryId, Store, StoreDown
+from kvroute.router.knowledge.sharing.turns import Turn
+
+LOOK_SECONDS = 1.0
+"""How often it is looked whether the logs are still what they were."""
+
+
+class Listener(Protocol):
+    """The router, as far as its replicas' events concern it."""
+
+    def ingest(self, replica: str, progress: Progress | None) -> None:
+        """Subscribe to the replica's events and go on from `progress`; None: end that, another router does it now."""
+
+    def sourced(self, replica: str, source: Source) -> None:
+        """How far what another router observes there may be believed."""
+
+    def changed(self, replica: str, changes: Sequence[Change]) -> None:
+        """Another router's events changed what is observed there."""
+
+
+class Leases(Protocol):
+    """Decides which router follows which replica's events."""
+
+    def add(self, replica: str, key: str) -> None:
+        """Try to win the lease on this replica, which is kept under `key`."""
+
+    def drop(self, replica: str) -> None:
+        """Give it back with the next turn, and try no more."""
+
+    async def turn(self) -> tuple[dict[str, bytes], list[str]]:
+        """Renew what is held and try to win what is free; (tokens of those that were won, those that were lost).
+
+        Raises:
+            StoreDown: the store did not serve.
+        """
+        ...
+
+
+class Line:
+    """One replica's log, as the follower of its Stream."""
+
+    def __init__(
+        self, replica: str, follower: ObservedFollower, listener: Listener, astray: Callable[[Line], None]
+    ) -> None:
+        """`astray` is called when entries do not follow on what is known."""
+        self.replica = replica
+        self.follower = follower
+        self.looked = False
+        """It was read, or there was nothing to read, at least once."""
+        self._listener = listener
+        self._astray = astray
+        self._source: Source | None = None
+
+    @property
+    def key(self) -> str:
+        return self.follower.key
+
+    @property
+    def after(self) -> EntryId:
+        return self.follower.after
+
+    async def entries(self, entries: Sequence[Entry]) -> None:
+        """Take them in, as far as they follow."""
+        turn = Turn()
+        for entry in entries:
+            if not self.follower.take([entry]):
+                self._astray(self)
+                break
+            await turn.give()
+        self.tell_source()
+
+    def tell_source(self) -> None:
+        """Say how far the row may be believed, where that has changed."""
+        if not self.follower.writing and self.follower.source is not self._source:
+            self._source = self.follower.source
+            self._listener.sourced(self.replica, self._source)
+
+    def written(self) -> None:
+        """From here on the engine's own events tell."""
+        self._source = None
+
+
+class Observing:
+    """All of them."""
+
+    def __init__(
+        self,
+        store: Store,
+        observed: Observed,
+        following: Following,
+        leases: Leases,
+        listener: Listener,
+        health: Health,
+        clock: Callable[[], float],
+        *,
+        namespace: str,
+        flush_seconds: float,
+        lease_seconds: float,
+    ) -> None:
+        """`lease_seconds` is how often leases are looked after, a third of how long they last or less."""
+        self._store = store
+        self._observed = observed
+        self._following = following
+        self._leases = leases
+        self._listener = listener
+        self._health = health
+        self._namespace = namespace
+        self._flush_seconds = flush_seconds
+        self._lease_seconds = lease_seconds
+        self._lines: dict[str, Line] = {}
+        self._won: dict[str, bytes] = {}
+        """Leases that were won, and not made use of yet."""
+        self._news = asyncio.Event()
+        self._due = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._inspected = clock()
+        self._clock = clock
+        self._turn = asyncio.Lock()
+        """The writers send one thing at a time."""
+        self.writers = ObservedWriters(store, clock)
+
+    def start(self) -> None:
+        """Write and follow in the background."""
+        self._tasks = [
+            run_in_background(self._leasing(), "holding ingest leases"),
+            run_in_background(self._writing(), "writing observed logs"),
+            run_in_background(self._looking(), "looking after observed logs"),
+        ]
+
+    async def stop(self) -> None:
+        """Write what is left to write, and give the leases back.
+
+        Raises:
+            StoreDown: the store did not serve; the leases end by themselves.
+        """
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while await self.writers.flush():
+            pass
+        for replica in list(self._lines):
+            self.left(replica)
+        await self._leases.turn()
+
+    async def ready(self) -> None:
+        """Returns when every log has been read, as far as there is one."""
+        await self._ready.wait()
+
+    # --- the fleet ---
+
+    def joined(self, replica: str, row: int, block_tokens: int) -> None:
+        """A replica with KV events is here; `block_tokens` is the size of the blocks that our keys stand for."""
+        if replica in self._lines:
+            return
+        follower = ObservedFollower(LogNames(self._namespace, replica), self._observed, row, block_tokens)
+        follower.changed = lambda changes: self._listener.changed(replica, changes)
+        self._lines[replica] = Line(replica, follower, self._listener, self._stray)
+        self._leases.add(replica, follower.names.ingest)
+        self._ready.clear()
+        self._due.set()
+
+    def left(self, replica: str) -> None:
+        """It is gone, or has no events any more."""
+        line = self._lines.pop(replica, None)
+        if line is not None:
+            self._following.leave(line.key)
+            self._won.pop(replica, None)
+            self._end(line)
+            self._leases.drop(replica)
+
+    def record(self, replica: str, changes: Sequence[Change], progress: Progress) -> None:
+        """Events were carried out just now, by the router that was told to `ingest` them."""
+        if replica in self.writers:
+            self.writers[replica].record(tuple(changes), progress)
+            self._news.set()
+
+    def mine(self, replica: str) -> bool:
+        """Whether this router follows the replica's own events."""
+        return replica in self.writers
+
+    # --- leases ---
+
+    async def _leasing(self) -> None:
+        while True:
+            try:
+                await self.hold()
+            except StoreDown as error:
+                self._health.failed("holding ingest leases", error)
+            await asyncio.sleep(self._lease_seconds)
+
+    async def hold(self) -> None:
+        """Renew leases and try to win those that are free.
+
+        Raises:
+            StoreDown: the store did not serve.
+        """
+        won, lost = await self._leases.turn()
+        self._health.served("holding ingest leases")
+        for replica in lost:
+            self._lose(replica)
+        self._won.update(won)
+        if won:
+            self._due.set()
+
+    def _lose(self, replica: str) -> None:
+        """Another router follows this replica's events now, or will soon."""
+        self._won.pop(replica, None)
+        line = self._lines.get(replica)
+        if line is not None:
+            self._end(line)
+            self._due.set()
+
+    def _end(self, line: Line) -> None:
+        if line.replica in self.writers:
+            self.writers.end(line.replica)
+            self._listener.ingest(line.replica, None)
+
+    async def _begin(self, replica: str, token: bytes) -> None:
+        """Make use of a lease: come to the log's tip, then go on with the engine's events from there."""
+        line = self._lines[replica]
+        self._following.leave(line.key)
+        writer = await self.writers.begin(replica, line.follower, token)
+        if self._lines.get(replica) is not line:
+            self.writers.end(replica)
+            return
+        line.looked = True
+        line.written()
+        self._listener.ingest(replica, writer.progress)
+        self._news.set()
+
+    # --- writing ---
+
+    async def _writing(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            await asyncio.sleep(self._flush_seconds)
+            try:
+                while await self.flush():
+                    pass
+            except StoreDown as error:
+                self._news.set()
+                await asyncio.sleep(self._health.failed("writing observed logs", error))
+
+    async def flush(self) -> int:
+        """Send some of what waits; how many batches that were.
+
+        Raises:
+            StoreDown: the store did not serve.
+        """
+        async with self._turn:
+            sent = await self.writers.flush()
+        self._health.served("writing observed logs")
+        for replica in self.writers.lost:
+            self._lose(replica)
+        return sent
+
+    # --- following ---
+
+    def _stray(self, line: Line) -> None:
+        """What this log says does not follow on what is known: it is to be read anew."""
+        self._following.leave(line.key)
+        self._due.set()
+
+    async def _looking(self) -> None:
+        while True:
+            try:
+                await self.look()
+            except StoreDown as error:
+                await asyncio.sleep(self._health.failed("looking after observed logs", error))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._due.wait()
+
+    async def look(self) -> None:
+        """Begin what was won, read what is to be read, and see whether the rest is still the same log.
+
+        Raises:
+            StoreDown: the store did not serve.
+        """
+        self._due.clear()
+        while self._won:
+            replica, token = next(iter(self._won.items()))
+            await self._begin(replica, token)
+            self._won.pop(replica, None)
+        if self._clock() - self._inspected >= LOOK_SECONDS:
+            await self._inspect()
+        lines = [line for line in self._lines.values() if not line.follower.writing]
+        tips = await self._store.get([line.follower.names.tip for line in lines])
+        for line, tip in zip(lines, tips, strict=True):
+            line.follower.check(tip)
+            if not line.follower.synced and tip is not None and not line.follower.writing:
+                self._following.leave(line.key)
+                await line.follower.load(self._store)
+            line.looked = True
+            line.tell_source()
+            if line.follower.synced and self._lines.get(line.replica) is line and not line.follower.writing:
+                self._following.follow(line)
+        self._health.served("looking after observed logs")
+        if all(line.looked for line in self._lines.values()):
+            self._ready.set()
+
+    async def _inspect(self) -> None:
+        """Whether the logs that we write are still there."""
+        async with self._turn:
+            await self.writers.inspect()
+        self._inspected = self._clock()
+        self._news.set()
