@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import OrderedDict
 from collections.abc import Iterable
+
+import msgspec
 
 from kvroute.router.core.changes import Medium
 from kvroute.router.knowledge.events.counts import StreamCounts
@@ -15,21 +18,22 @@ _OVERHEAD = 512
 """What a block costs beside its tokens [bytes]."""
 
 
-class Orphan:
-    """One block of the engine without a known place."""
+def _none() -> array[int]:
+    return array("I", bytes(4 * len(Medium)))
 
-    __slots__ = ("copies", "data", "following", "mixed", "own_bytes", "parent")
 
-    def __init__(self, parent: int, data: bytes, own_bytes: int, mixed: bytes | None) -> None:
-        self.parent = parent
-        """Engine hash of the block before."""
-        self.data = data
-        self.own_bytes = own_bytes
-        self.mixed = mixed
-        self.following: int | None = None
-        """Engine hash of the block behind it in the same event: of the same prompt, that is."""
-        self.copies = [0] * len(Medium)
-        """How many the engine holds, by medium."""
+class Orphan(msgspec.Struct, gc=False):
+    """One block of the engine without a known place. Nothing in it can refer to itself, and there are many."""
+
+    parent: int
+    """Engine hash of the block before."""
+    data: bytes
+    own_bytes: int
+    mixed: bytes | None
+    following: int | None = None
+    """Engine hash of the block behind it in the same event: of the same prompt, that is."""
+    copies: array[int] = msgspec.field(default_factory=_none)
+    """How many the engine holds, by medium."""
 
     @property
     def cost(self) -> int:
