@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from kvroute.router.core.changes import Cleared, Medium, Removed, Stored, Words, apply
+from kvroute.router.core.index import Index
 from kvroute.router.core.observed import Observed
 from tests.router.core.plainholdings import PlainHoldings
 
@@ -211,6 +212,38 @@ def test_depth_is_the_number_of_leading_blocks(held: int) -> None:
     assert observed.depth(1, keys.tolist()) == held
     assert observed.depth(2, keys.tolist()) == 0
     assert observed.depth(1, []) == 0
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_long_lookups_say_what_a_walk_says(seed: int) -> None:
+    """A long prompt with many different depths, partly expected and partly observed, is measured as by a plain walk."""
+    rng = np.random.default_rng(seed)
+    index = Index(Observed(seed))
+    rows, length = 70, 600
+    prompt = rng.integers(0, 2**64, length, np.uint64)
+    keys = prompt.tolist()
+    out = np.zeros(rows)
+    expected, observed = [0] * rows, [0] * rows
+    for row in range(rows):
+        if rng.random() < 0.8:
+            begin, end = sorted(rng.integers(length + 1, size=2).tolist())
+            begin *= int(rng.random() < 0.2)
+            index.observed.store(row, GPU, prompt[begin:end], prompt[begin:end])
+            observed[row] = sum(1 << at for at in range(begin, end))
+        if rng.random() < 0.4:
+            expected[row] = (1 << int(rng.integers(length + 1))) - 1
+            index.add(row, keys[: expected[row].bit_length()])
+    held = [one | other for one, other in zip(expected, observed, strict=True)]
+    leading = [(~bits & (bits + 1)).bit_length() - 1 for bits in held]
+    index._finish(keys, 0, (1 << rows) - 1, out)
+    assert out.tolist() == leading
+    # a lookup may gallop over holes, so it is asked about rows that have none
+    for row in range(rows):
+        if held[row] != (1 << leading[row]) - 1:
+            index.observed.clear(row)
+            leading[row] = expected[row].bit_length()
+    index.lookup(keys, out)
+    assert out.tolist() == leading
 
 
 def test_changes_are_carried_out_in_order() -> None:
