@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from contextlib import ExitStack
+from types import TracebackType
 from typing import Any, TypeAlias
 
 _Address: TypeAlias = tuple[Any, ...]
@@ -43,6 +44,14 @@ class ReservedPort:
         except OSError:  # connections of an earlier process that did not share are still dying away there
             held = _bound(family, wanted, socket.SO_REUSEPORT, socket.SO_REUSEADDR)
         self._held.enter_context(held)
+
+    def __enter__(self) -> ReservedPort:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def close(self) -> None:
         """Let it go."""

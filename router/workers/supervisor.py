@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -44,6 +43,7 @@ class Supervisor:
         self._drained: set[str] = set()
         self._gathered = ""
         self._port = 0
+        self._reserved: ReservedPort | None = None
         self._stop = asyncio.Event()
         self._fault: str | None = None
         self._served = False
@@ -74,8 +74,8 @@ class Supervisor:
             WorkersFailed: the workers cannot start, or die at their start again and again.
         """
         listen = self._config.listen
-        with contextlib.closing(ReservedPort(listen.host, listen.port)) as reserved:
-            self._port = reserved.port
+        with ReservedPort(listen.host, listen.port) as reserved:
+            self._port, self._reserved = reserved.port, reserved
             control = ControlServer(Gathered(self).application(), listen.control_host, listen.control_port)
             try:
                 port = await control.start()
@@ -97,6 +97,8 @@ class Supervisor:
         self._stop.set()
         for child in children:
             child.terminate()
+        if self._reserved is not None:
+            self._reserved.close()  # whoever comes after this router may listen while its last streams end
         asyncio.get_running_loop().call_later(self._config.limits.drain_seconds + SPARE_SECONDS, self.kill)
 
     @property

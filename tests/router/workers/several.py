@@ -30,6 +30,7 @@ class Several:
     def __init__(self, process: asyncio.subprocess.Process, log: Path, port: int, control: int) -> None:
         self.process = process
         self._log = log
+        self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self.control = f"http://127.0.0.1:{control}"
 

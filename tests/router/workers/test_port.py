@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from contextlib import closing
 
 import pytest
 
@@ -18,7 +17,7 @@ def listener(port: int, *, shared: bool = False) -> socket.socket:
 def test_a_free_port_is_the_same_for_all_workers() -> None:
     """Port 0 is decided once; each worker then listens on it, and connections reach those that do."""
     with (
-        closing(ReservedPort("127.0.0.1", 0)) as reserved,
+        ReservedPort("127.0.0.1", 0) as reserved,
         listener(reserved.port, shared=True),
         listener(reserved.port, shared=True) as another,
         socket.create_connection(another.getsockname()),
@@ -37,7 +36,7 @@ def test_whoever_listens_already_is_not_joined() -> None:
 
 def test_nobody_else_gets_the_port_while_no_worker_listens() -> None:
     """Neither a second supervisor, nor a router of one process."""
-    with closing(ReservedPort("127.0.0.1", 0)) as reserved:
+    with ReservedPort("127.0.0.1", 0) as reserved:
         with pytest.raises(OSError, match="in use"):
             ReservedPort("127.0.0.1", reserved.port)
         with pytest.raises(OSError, match="in use"):
@@ -67,5 +66,5 @@ def test_all_addresses_of_a_host_have_one_port() -> None:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
         pytest.skip("no IPv6 loopback here")
-    with closing(ReservedPort("", 0)) as reserved, pytest.raises(OSError, match="in use"):
+    with ReservedPort("", 0) as reserved, pytest.raises(OSError, match="in use"):
         socket.create_server(("::1", reserved.port), family=socket.AF_INET6)

@@ -17,6 +17,7 @@ import pytest
 import pytest_asyncio
 
 from kvroute.router.testing.mock_engine import StandInEngine
+from kvroute.router.workers.port import ReservedPort
 from tests.router.knowledge.sharing.servers import server
 from tests.router.running import engines
 from tests.router.workers.several import Several, alive, several
@@ -167,7 +168,10 @@ async def test_a_worker_may_be_told_to_end(stage: Stage) -> None:
 
 
 async def test_sigterm_lets_streams_end(stage: Stage) -> None:
-    """All workers finish what is under way, then all is over, with status 0. The stage is gone with it."""
+    """All workers finish what is under way while another router may take the port; then all is over, with status 0.
+
+    The stage is gone with it.
+    """
     body = {"model": "mock", "prompt": "x", "max_tokens": 40, "stream": True}
     async with (
         aiohttp.ClientSession() as session,
@@ -175,6 +179,16 @@ async def test_sigterm_lets_streams_end(stage: Stage) -> None:
     ):
         await answer.content.readline()
         stage.router.process.terminate()
+        await stage.router.until(lambda: _can_be_taken(stage.router.port))
+        assert stage.router.process.returncode is None
         assert (await answer.text()).endswith("data: [DONE]\n\n")
     assert await stage.router.ended() == 0
     assert not any(alive(pid) for pid in stage.router.workers().values())
+
+
+def _can_be_taken(port: int) -> bool:
+    try:
+        ReservedPort("127.0.0.1", port).close()
+    except OSError:
+        return False
+    return True
