@@ -6,10 +6,10 @@ python -m tests.vllm.rendering      asks again for those that tests/router compa
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -73,31 +73,30 @@ def folder_with_begin(model: Path, folder: Path) -> Path:
     return folder
 
 
-def asked(environment: Environment, folder: Path, questions: Sequence[Question]) -> list[Any]:
-    """What the engine's own code makes of each."""
-    done = subprocess.run(
+def answered(environment: Environment, folder: Path) -> list[tuple[Question, dict[str, Any]]]:
+    """Every body with what the engine's own code makes of it."""
+    process = subprocess.Popen(
         [environment.python, ORACLE, folder],
-        input=json.dumps([(STYLES[style], path, body) for style, path, body in questions]),
-        env=OFFLINE | LIGHT | {"VLLM_LOGGING_LEVEL": "CRITICAL", "PATH": "/usr/bin:/bin", "HOME": str(folder)},
-        capture_output=True,
+        env=os.environ | OFFLINE | LIGHT | {"VLLM_LOGGING_LEVEL": "CRITICAL"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    answers = json.loads(done.stdout.splitlines()[-1])
-    assert len(answers) == len(questions)
-    return list(answers)
+    questions = cases()  # while it starts
+    output, errors = process.communicate(json.dumps([(STYLES[style], *asked) for style, *asked in questions]))
+    assert process.returncode == 0, errors[-2000:]
+    return list(zip(questions, json.loads(output.splitlines()[-1]), strict=True))
 
 
 def keep() -> None:
     """Writes the bodies that tests/router compares with, with the engine's text."""
     environment = ensure()
     with tempfile.TemporaryDirectory() as home:
-        questions = cases()
-        answers = asked(environment, folder_with_begin(environment.model, Path(home) / "model"), questions)
+        pairs = answered(environment, folder_with_begin(environment.model, Path(home) / "model"))
     counts: Counter[tuple[str, str]] = Counter()
     lines = []
-    for (style, path, body), answer in zip(questions, answers, strict=True):
+    for (style, path, body), answer in pairs:
         dated = style == "llama" and "date_string" not in body.get("chat_template_kwargs", {})
         line = json.dumps({"style": style, "path": path, "body": body, "text": answer.get("text")}, ensure_ascii=True)
         if "text" in answer and not dated and len(line) < 1000 and counts[style, path] < KEPT:

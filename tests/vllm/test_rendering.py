@@ -17,7 +17,7 @@ from kvroute.router.knowledge.tokens.rendered import Rendered
 from kvroute.router.knowledge.tokens.renderer import Renderer
 from tests.router.knowledge.tokens.styles import SPECIAL_TOKENS, STYLES
 from tests.vllm.environment import Environment
-from tests.vllm.rendering import asked, cases, folder_with_begin
+from tests.vllm.rendering import answered, folder_with_begin
 
 PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")
 
@@ -40,7 +40,7 @@ class Compared:
             tokenizer.encode(prompt, add_special_tokens=special).ids if isinstance(prompt, str) else list(prompt)
             for prompt in prompts
         ]
-        return found == self.answer["ids"]
+        return bool(found == self.answer["ids"])
 
 
 def ours(renderers: dict[str, Renderer], style: str, path: str, body: dict[str, Any]) -> Rendered:
@@ -57,11 +57,8 @@ def folder(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -
 def compared(environment: Environment, folder: Path) -> list[Compared]:
     """Every case with the engine's answer and ours."""
     renderers = {style: Renderer(templates.of(text, SPECIAL_TOKENS)) for style, text in STYLES.items()}
-    questions = cases()
-    answers = asked(environment, folder, questions)
     return [
-        Compared(*question, answer, ours(renderers, *question))
-        for question, answer in zip(questions, answers, strict=True)
+        Compared(*question, answer, ours(renderers, *question)) for question, answer in answered(environment, folder)
     ]
 
 
