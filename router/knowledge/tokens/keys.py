@@ -108,7 +108,7 @@ class TokenKeys:
 
     def _parts(self, text: str, start: int, mark: int) -> Iterator[int]:
         """The marks of parts of the page at `start` that may be known, the longest first."""
-        for length in self._lengths.get(mark, ()):
+        for length in sorted(self._lengths.get(mark, ()), reverse=True):
             if start + length <= len(text):
                 yield _marked(text[start : start + length], mark)
 
@@ -169,13 +169,12 @@ class TokenKeys:
     def _part(self, text: str, start: int, end: int, mark: int) -> int:
         """The mark of a part of a page, whose length is remembered."""
         lengths = self._lengths
-        kept = lengths.get(mark, ())
         length = end - start
-        if length not in kept:
-            lengths[mark] = tuple(sorted((*kept[: _LENGTHS - 1], length), reverse=True))
-            if len(lengths) > self._most:
-                lengths.popitem(last=False)
+        others = [kept for kept in lengths.get(mark, ()) if kept != length]
+        lengths[mark] = (length, *others[: _LENGTHS - 1])
         lengths.move_to_end(mark)
+        if len(lengths) > self._most:
+            lengths.popitem(last=False)
         return _marked(text[start:end], mark)
 
     def _chain(self, place: Place, new: list[int]) -> Chain:

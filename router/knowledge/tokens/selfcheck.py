@@ -60,10 +60,14 @@ def check(segments: Segments, name: str) -> bool:
 
 
 def _same(segments: Segments, text: str, special: bool) -> bool:
-    try:
-        return segments.encode(text, special) == segments.encode_whole(text, special)
-    except Refused:
-        return False
+    """Both ways give the same ids, or both refuse."""
+    found: list[bytes | None] = []
+    for encode in (segments.encode, segments.encode_whole):
+        try:
+            found.append(encode(text, special))
+        except Refused:
+            found.append(None)
+    return found[0] == found[1]
 
 
 def battery(segments: Segments) -> Iterator[str]:
