@@ -220,8 +220,14 @@ def nothing_but_nil(raw: Raw) -> bool:
     """Whether a field is absent, nil, or a list of nothing else."""
     if len(raw) < 2:
         return bytes(raw) in (b"", b"\xc0", b"\x90")
+    told, _ = _array_header(raw)
+    return told > 0 and is_repeated(raw, b"\xc0", told)
+
+
+def is_repeated(raw: Raw, item: bytes, count: int) -> bool:
+    """Whether a field is a list of `count` times the same item, whose msgpack is given."""
     told, start = _array_header(raw)
-    return told > 0 and bytes(raw)[start:] == b"\xc0" * told
+    return told == count and bytes(raw)[start:] == item * count
 
 
 def _array_header(raw: Raw) -> tuple[int, int]:

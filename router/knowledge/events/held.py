@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 MOST_BATCHES = 4096
-MOST_BYTES = 32 << 20
+MOST_BYTES = 8 << 20
 
 
 class Held:
@@ -14,6 +14,8 @@ class Held:
         self._most_bytes = most_bytes
         self._bytes = 0
         self._batches: dict[int, tuple[float, bytes]] = {}
+        self._highest = -1
+        """No number held is higher."""
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -28,10 +30,12 @@ class Held:
 
     def put(self, sequence: int, ts: float, payload: bytes) -> None:
         """Keep a batch. Those with higher numbers and an earlier time are of an engine that is gone."""
-        for other in [n for n, (then, _) in self._batches.items() if n > sequence and then < ts]:
-            self.take(other)
-        if sequence in self._batches:
-            self.take(sequence)
+        if sequence <= self._highest:
+            for other in [n for n, (then, _) in self._batches.items() if n > sequence and then < ts]:
+                self.take(other)
+            if sequence in self._batches:
+                self.take(sequence)
+        self._highest = max(self._highest, sequence)
         self._batches[sequence] = (ts, payload)
         self._bytes += len(payload)
         while len(self._batches) > self._most_batches or self._bytes > self._most_bytes:
@@ -41,6 +45,8 @@ class Held:
         """Remove and return one."""
         _, payload = self._batches.pop(sequence)
         self._bytes -= len(payload)
+        if not self._batches:
+            self._highest = -1
         return payload
 
     def forget_before(self, sequence: int) -> None:
@@ -52,3 +58,4 @@ class Held:
         """Remove all."""
         self._batches.clear()
         self._bytes = 0
+        self._highest = -1

@@ -96,6 +96,7 @@ class Ingest:
 
     def clear(self) -> tuple[Change, ...]:
         """Forget what the replica holds, and what was not finished. What changed."""
+        self._grouped = False
         self._clear()
         return self.told()
 

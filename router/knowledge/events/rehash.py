@@ -11,7 +11,7 @@ import xxhash
 
 from kvroute.router.core import blocks
 from kvroute.router.core.changes import Words
-from kvroute.router.knowledge.events.batch import BadBatch, BlockStored, nothing_but_nil, plain, word
+from kvroute.router.knowledge.events.batch import BadBatch, BlockStored, is_repeated, nothing_but_nil, plain, word
 
 _mix = xxhash.xxh3_64_intdigest
 _UNNAMED = "\0lora id "
@@ -113,6 +113,8 @@ def _extras(event: BlockStored, count: int) -> list[Any] | None:
     """One entry per block. Where the field has another number of them, all of it stands for each."""
     if nothing_but_nil(event.extra_keys):
         return None
+    if event.lora_name is not None and is_repeated(event.extra_keys, msgspec.msgpack.encode([event.lora_name]), count):
+        return None  # no need to decode a list for each block
     told = plain(event.extra_keys)
     return told if isinstance(told, list) and len(told) == count else [[told]] * count
 

@@ -210,7 +210,7 @@ class Stream:
         try:
             ts = stamp(payload)
         except BadBatch:
-            ts = math.inf
+            ts = -math.inf
         self._held.put(sequence, ts, payload)
 
     def _turn(self) -> None:

@@ -126,6 +126,12 @@ def test_extra_keys_that_fit_no_block_part_all() -> None:
     assert not set(_keys(1, block_hashes=[1, 2], token_ids=[5, 6], extra_keys="x")) & set(plain)
 
 
+def test_an_adapter_s_name_inside_something_else_is_not_it() -> None:
+    """Bytes that end as a list of names does are not taken for one."""
+    assert _keys(1, lora_name="ad", extra_keys=[["x", ["ad"]]]) != _keys(1, lora_name="ad")
+    assert _keys(1, lora_name="ad", extra_keys=[["ad"]]) == _keys(1, lora_name="ad")
+
+
 def test_an_adapter_without_a_name_is_apart() -> None:
     """Older engines told a number only."""
     numbered = _keys(1, lora_id=3)
