@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
@@ -38,5 +39,5 @@ def test_a_small_run_through_the_wire() -> None:
     cost = ingest.measure(4, "turnover", 4 * 300, rounds=1)
     assert cost.per_second > 0
     assert cost.zmq > 0
-    (line, *_) = (line for line in ingest.lines({"costs": [ingest.asdict(cost)], "stalls": []}) if "turnover" in line)
+    (line, *_) = (line for line in ingest.lines({"costs": [asdict(cost)], "stalls": []}) if "turnover" in line)
     assert line.split()[0] == "4"
