@@ -46,3 +46,9 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """Times that this router was silent for so long that others may have given it up."""
     cold: int
     """Replicas whose Stream has not been read from its beginning yet."""
+    ingesting: int
+    """Replicas whose events this router follows for all."""
+    observed_gaps: int
+    """Times that an observed log went on elsewhere than where we were."""
+    snapshots_loaded: int
+    """Times that an observed log was read from its snapshot."""

@@ -43,7 +43,9 @@ class ExpectedFollower:
     @property
     def longest(self) -> int:
         """Entries that fit into the budget, the newest, as sizes have been of late."""
-        return max(len(self._sizes), _FEWEST) if self.warm else _MOST
+        if not self.warm or not self._sizes:
+            return _MOST
+        return min(max(int(self._budget() * len(self._sizes) / self._held), _FEWEST), _MOST)
 
     def rewind(self) -> None:
         """Read from the beginning again."""

@@ -31,6 +31,9 @@ class ObservedWriters:
     def __getitem__(self, replica: str) -> ObservedWriter:
         return self._writers[replica]
 
+    def __len__(self) -> int:
+        return len(self._writers)
+
     def __contains__(self, replica: str) -> bool:
         return replica in self._writers
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from kvroute.router.core.sources import Source
 from kvroute.router.fleetwatch.background import run_in_background
 from kvroute.router.knowledge.sharing.following import Following
 from kvroute.router.knowledge.sharing.health import Health
+from kvroute.router.knowledge.sharing.ingest_lease import RENEW_SECONDS, SEEK_SECONDS, IngestLeases
 from kvroute.router.knowledge.sharing.observed_follower import ObservedFollower
 from kvroute.router.knowledge.sharing.observed_log import LogNames, Progress
 from kvroute.router.knowledge.sharing.observed_writers import ObservedWriters
@@ -21,6 +23,7 @@ from kvroute.router.knowledge.sharing.turns import Turn
 
 LOOK_SECONDS = 1.0
 """How often it is looked whether the logs are still what they were."""
+_LEASING, _WRITING, _LOOKING = "holding ingest leases", "writing observed logs", "looking after observed logs"
 
 
 class Listener(Protocol):
@@ -34,24 +37,6 @@ class Listener(Protocol):
 
     def changed(self, replica: str, changes: Sequence[Change]) -> None:
         """Another router's events changed what is observed there."""
-
-
-class Leases(Protocol):
-    """Decides which router follows which replica's events."""
-
-    def add(self, replica: str, key: str) -> None:
-        """Try to win the lease on this replica, which is kept under `key`."""
-
-    def drop(self, replica: str) -> None:
-        """Give it back with the next turn, and try no more."""
-
-    async def turn(self) -> tuple[dict[str, bytes], list[str]]:
-        """Renew what is held and try to win what is free; (tokens of those that were won, those that were lost).
-
-        Raises:
-            StoreDown: the store did not serve.
-        """
-        ...
 
 
 class Line:
@@ -106,16 +91,16 @@ class Observing:
         store: Store,
         observed: Observed,
         following: Following,
-        leases: Leases,
+        leases: IngestLeases,
+        live: Callable[[], Collection[str]],
         listener: Listener,
         health: Health,
         clock: Callable[[], float],
         *,
         namespace: str,
         flush_seconds: float,
-        lease_seconds: float,
     ) -> None:
-        """`lease_seconds` is how often leases are looked after, a third of how long they last or less."""
+        """`live`: names of the routers that are there, as `leases` has them."""
         self._store = store
         self._observed = observed
         self._following = following
@@ -124,13 +109,19 @@ class Observing:
         self._health = health
         self._namespace = namespace
         self._flush_seconds = flush_seconds
-        self._lease_seconds = lease_seconds
+        self._live = live
         self._lines: dict[str, Line] = {}
-        self._won: dict[str, bytes] = {}
-        """Leases that were won, and not made use of yet."""
+        self._won: list[str] = []
+        """Replicas whose lease was won, and not made use of yet."""
+        self._leaving: set[str] = set()
+        """Replicas that have left, and whose lease is still to be given back."""
+        self._renewed = -math.inf
         self._news = asyncio.Event()
         self._due = asyncio.Event()
-        self._ready = asyncio.Event()
+        self.ready = asyncio.Event()
+        """Set while every log has been read, as far as there is one."""
+        self.ready.set()
+        self._past_gaps = self._past_loads = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._inspected = clock()
         self._clock = clock
@@ -141,9 +132,9 @@ class Observing:
     def start(self) -> None:
         """Write and follow in the background."""
         self._tasks = [
-            run_in_background(self._leasing(), "holding ingest leases"),
-            run_in_background(self._writing(), "writing observed logs"),
-            run_in_background(self._looking(), "looking after observed logs"),
+            run_in_background(self._leasing(), _LEASING),
+            run_in_background(self._writing(), _WRITING),
+            run_in_background(self._looking(), _LOOKING),
         ]
 
     async def stop(self) -> None:
@@ -155,15 +146,18 @@ class Observing:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        while await self.writers.flush():
-            pass
-        for replica in list(self._lines):
-            self.left(replica)
-        await self._leases.turn()
+        for replica in list(self._leases.held):
+            await self._hand_over(replica)
 
-    async def ready(self) -> None:
-        """Returns when every log has been read, as far as there is one."""
-        await self._ready.wait()
+    @property
+    def gaps(self) -> int:
+        """Times that a log went on elsewhere than where we were."""
+        return self._past_gaps + sum(line.follower.gaps for line in self._lines.values())
+
+    @property
+    def loads(self) -> int:
+        """Times that a log was read from its snapshot."""
+        return self._past_loads + sum(line.follower.loads for line in self._lines.values())
 
     # --- the fleet ---
 
@@ -174,18 +168,22 @@ class Observing:
         follower = ObservedFollower(LogNames(self._namespace, replica), self._observed, row, block_tokens)
         follower.changed = lambda changes: self._listener.changed(replica, changes)
         self._lines[replica] = Line(replica, follower, self._listener, self._stray)
-        self._leases.add(replica, follower.names.ingest)
-        self._ready.clear()
+        self._leases.joined(replica, follower.names)
+        self._leaving.discard(replica)
+        if replica in self._leases.held:
+            self._won.append(replica)
+        self.ready.clear()
         self._due.set()
 
     def left(self, replica: str) -> None:
         """It is gone, or has no events any more."""
         line = self._lines.pop(replica, None)
         if line is not None:
+            self._past_gaps += line.follower.gaps
+            self._past_loads += line.follower.loads
             self._following.leave(line.key)
-            self._won.pop(replica, None)
-            self._end(line)
-            self._leases.drop(replica)
+            self._end(replica)
+            self._leaving.add(replica)
 
     def record(self, replica: str, changes: Sequence[Change], progress: Progress) -> None:
         """Events were carried out just now, by the router that was told to `ingest` them."""
@@ -204,42 +202,66 @@ class Observing:
             try:
                 await self.hold()
             except StoreDown as error:
-                self._health.failed("holding ingest leases", error)
-            await asyncio.sleep(self._lease_seconds)
+                self._health.failed(_LEASING, error)
+            await asyncio.sleep(SEEK_SECONDS)
 
     async def hold(self) -> None:
-        """Renew leases and try to win those that are free.
+        """Renew leases, win those that are free, and hand on what another router should have.
 
         Raises:
             StoreDown: the store did not serve.
         """
-        won, lost = await self._leases.turn()
-        self._health.served("holding ingest leases")
-        for replica in lost:
-            self._lose(replica)
-        self._won.update(won)
+        leases, live = self._leases, self._live()
+        now = self._clock()
+        if now - self._renewed >= RENEW_SECONDS:
+            for replica in await leases.renew():
+                self._lose(replica)
+            self._renewed = now
+        while self._leaving:
+            replica = self._leaving.pop()
+            try:
+                await leases.release(replica)
+            finally:
+                if replica not in self._lines:
+                    leases.left(replica)
+        won = await leases.seek(live)
         if won:
+            self._won += won
             self._due.set()
+        surplus = leases.surplus(live)
+        if surplus is not None:
+            await self._hand_over(surplus)
+        self._health.served(_LEASING)
+
+    async def _hand_over(self, replica: str) -> None:
+        """Another router is to follow this replica's events: tell it all that we know, then give the lease back."""
+        writers = self.writers
+        if replica in writers:
+            self._listener.ingest(replica, None)
+            while replica in writers and not writers[replica].idle and await self.flush():
+                pass
+            writers.end(replica)
+            self._due.set()
+        await self._leases.release(replica)
 
     def _lose(self, replica: str) -> None:
         """Another router follows this replica's events now, or will soon."""
-        self._won.pop(replica, None)
-        line = self._lines.get(replica)
-        if line is not None:
-            self._end(line)
-            self._due.set()
+        self._end(replica)
+        self._due.set()
 
-    def _end(self, line: Line) -> None:
-        if line.replica in self.writers:
-            self.writers.end(line.replica)
-            self._listener.ingest(line.replica, None)
+    def _end(self, replica: str) -> None:
+        if replica in self.writers:
+            self.writers.end(replica)
+            self._listener.ingest(replica, None)
 
-    async def _begin(self, replica: str, token: bytes) -> None:
+    async def _begin(self, replica: str) -> None:
         """Make use of a lease: come to the log's tip, then go on with the engine's events from there."""
-        line = self._lines[replica]
+        line, token = self._lines.get(replica), self._leases.held.get(replica)
+        if line is None or token is None or replica in self.writers:
+            return
         self._following.leave(line.key)
         writer = await self.writers.begin(replica, line.follower, token)
-        if self._lines.get(replica) is not line:
+        if self._lines.get(replica) is not line or self._leases.held.get(replica) != token:
             self.writers.end(replica)
             return
         line.looked = True
@@ -259,7 +281,7 @@ class Observing:
                     pass
             except StoreDown as error:
                 self._news.set()
-                await asyncio.sleep(self._health.failed("writing observed logs", error))
+                await asyncio.sleep(self._health.failed(_WRITING, error))
 
     async def flush(self) -> int:
         """Send some of what waits; how many batches that were.
@@ -269,7 +291,7 @@ class Observing:
         """
         async with self._turn:
             sent = await self.writers.flush()
-        self._health.served("writing observed logs")
+        self._health.served(_WRITING)
         for replica in self.writers.lost:
             self._lose(replica)
         return sent
@@ -286,7 +308,7 @@ class Observing:
             try:
                 await self.look()
             except StoreDown as error:
-                await asyncio.sleep(self._health.failed("looking after observed logs", error))
+                await asyncio.sleep(self._health.failed(_LOOKING, error))
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
                     await self._due.wait()
@@ -299,9 +321,8 @@ class Observing:
         """
         self._due.clear()
         while self._won:
-            replica, token = next(iter(self._won.items()))
-            await self._begin(replica, token)
-            self._won.pop(replica, None)
+            await self._begin(self._won[0])
+            del self._won[0]
         if self._clock() - self._inspected >= LOOK_SECONDS:
             await self._inspect()
         lines = [line for line in self._lines.values() if not line.follower.writing]
@@ -315,9 +336,9 @@ class Observing:
             line.tell_source()
             if line.follower.synced and self._lines.get(line.replica) is line and not line.follower.writing:
                 self._following.follow(line)
-        self._health.served("looking after observed logs")
+        self._health.served(_LOOKING)
         if all(line.looked for line in self._lines.values()):
-            self._ready.set()
+            self.ready.set()
 
     async def _inspect(self) -> None:
         """Whether the logs that we write are still there."""

@@ -6,7 +6,7 @@ harm. A router that could not beat for so long that others may have given it up 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from kvroute.router.knowledge.sharing import records
 from kvroute.router.knowledge.sharing.records import Beat
@@ -80,6 +80,10 @@ class Peers:
     def __len__(self) -> int:
         """Other routers that are alive."""
         return len(self._until)
+
+    def __iter__(self) -> Iterator[int]:
+        """Their ids."""
+        return iter(self._until)
 
     def alive(self, router: int) -> bool:
         """Whether it beats."""

@@ -14,6 +14,7 @@ from contextlib import suppress
 import msgspec
 
 from kvroute.router.core.decide import Deciding
+from kvroute.router.core.observed import Observed
 from kvroute.router.fleetwatch.background import run_in_background
 from kvroute.router.knowledge.sharing import names
 from kvroute.router.knowledge.sharing.committing import Committing
@@ -23,6 +24,8 @@ from kvroute.router.knowledge.sharing.followers import FIELD, ExpectedFollower, 
 from kvroute.router.knowledge.sharing.following import Following
 from kvroute.router.knowledge.sharing.foreign import Foreign
 from kvroute.router.knowledge.sharing.health import Health
+from kvroute.router.knowledge.sharing.ingest_lease import IngestLeases
+from kvroute.router.knowledge.sharing.observing import Listener, Observing
 from kvroute.router.knowledge.sharing.presence import BEAT_SECONDS, TTL_SECONDS, Peers, Pulse
 from kvroute.router.knowledge.sharing.store import Append, EntryId, Expire, Store, StoreDown, Trim, Write
 from kvroute.router.knowledge.sharing.telling import RENEW_SECONDS, Telling
@@ -68,8 +71,12 @@ class Sharing:
         settings: Settings | None = None,
         clock: Callable[[], float] = time.monotonic,
         router: int | None = None,
+        listener: Listener | None = None,
     ) -> None:
-        """`clock` [s] is the one that requests' `now` comes from. `router`: this router's id, random unless given."""
+        """`clock` [s] is the one that requests' `now` comes from. `router`: this router's id, random unless given.
+
+        `listener` subscribes to engines' events where this router is to; None: it does so nowhere.
+        """
         self.settings = set_ = settings or Settings()
         self.router = router if router is not None else secrets.randbits(64)
         self._clock = clock
@@ -101,6 +108,23 @@ class Sharing:
             grace_seconds=set_.grace_seconds,
         )
 
+        self.observing = None if listener is None else self._observing(deciding.index.observed, store, listener)
+
+    def _observing(self, observed: Observed, store: Store, listener: Listener) -> Observing:
+        name = f"{self.router:016x}"
+        return Observing(
+            store,
+            observed,
+            self.following,
+            IngestLeases(store, name, self._clock),
+            lambda: {name, *(f"{peer:016x}" for peer in self.peers)},
+            listener,
+            self.health,
+            self._clock,
+            namespace=self.settings.namespace,
+            flush_seconds=self.settings.flush_seconds,
+        )
+
     # --- start, end ---
 
     def start(self) -> None:
@@ -111,13 +135,25 @@ class Sharing:
             run_in_background(self._beating(), "beating"),
             run_in_background(self.warming.run(), "reading what was sent to new replicas"),
         ]
+        if self.observing is not None:
+            self.observing.start()
 
     async def warm(self, seconds: float) -> bool:
-        """Wait until all replicas' Streams have been read from their beginning, but so long at most. True: they are."""
-        return await self.warming.wait(seconds)
+        """Wait until all that is known of the replicas that have joined was read, but so long at most. True: it was."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.warming.warm.wait()
+                if self.observing is not None:
+                    await self.observing.ready.wait()
+                return True
+        return False
 
     async def close(self) -> None:
         """Tell what is left to tell, and that this router has ended. The store is its owner's to close."""
+        if self.observing is not None:
+            with suppress(StoreDown, TimeoutError):
+                async with asyncio.timeout(_LAST_WORD_SECONDS):
+                    await self.observing.stop()
         await self.following.close()
         for task in self._tasks:
             task.cancel()
@@ -151,7 +187,9 @@ class Sharing:
             self._writes.append(Trim(follower.key, follower.after))
 
     def left(self, replica: str) -> None:
-        """The replica is gone from here: its Stream is followed no more, and vanishes when no router has it."""
+        """The replica is gone from here: its Streams are followed no more, and vanish when no router has it."""
+        if self.observing is not None:
+            self.observing.left(replica)
         follower = self._followers.pop(replica, None)
         if follower is None:
             return
@@ -247,4 +285,7 @@ class Sharing:
             foreign=len(foreign),
             lapses=self.pulse.lapses,
             cold=len(self.warming),
+            ingesting=0 if self.observing is None else len(self.observing.writers),
+            observed_gaps=0 if self.observing is None else self.observing.gaps,
+            snapshots_loaded=0 if self.observing is None else self.observing.loads,
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 
 from kvroute.router.knowledge.sharing.followers import ExpectedFollower, PresenceFollower
 from kvroute.router.knowledge.sharing.following import Following
@@ -36,7 +35,8 @@ class Warming:
         self._cold: dict[str, ExpectedFollower] = {}
         self._due = asyncio.Event()
         self._due.set()
-        self._warm = asyncio.Event()
+        self.warm = asyncio.Event()
+        """Set while everything has been read."""
 
     def __len__(self) -> int:
         """Streams still to be read."""
@@ -47,7 +47,7 @@ class Warming:
         self._following.leave(follower.key)
         follower.rewind()
         self._cold[follower.key] = follower
-        self._warm.clear()
+        self.warm.clear()
         self._due.set()
 
     def drop(self, follower: ExpectedFollower) -> None:
@@ -55,13 +55,6 @@ class Warming:
         follower.gone = True
         self._cold.pop(follower.key, None)
         self._following.leave(follower.key)
-
-    async def wait(self, seconds: float) -> bool:
-        """Until everything has been read, but so long at most. True: it has."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._warm.wait()
-        return self._warm.is_set()
 
     async def run(self) -> None:
         """Read, until cancelled."""
@@ -91,7 +84,7 @@ class Warming:
                 self._following.follow(follower)
         self._health.served(_WORK)
         self._due.clear()
-        self._warm.set()
+        self.warm.set()
 
     async def _meet(self) -> None:
         """Hear who is alive, before what they have sent."""

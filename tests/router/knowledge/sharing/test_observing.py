@@ -13,60 +13,36 @@ from kvroute.router.core.observed import Observed
 from kvroute.router.core.sources import Source
 from kvroute.router.knowledge.sharing.following import Following
 from kvroute.router.knowledge.sharing.health import Health
+from kvroute.router.knowledge.sharing.ingest_lease import IngestLeases
 from kvroute.router.knowledge.sharing.memory_store import MemoryStore
 from kvroute.router.knowledge.sharing.observed_log import Progress
 from kvroute.router.knowledge.sharing.observing import Observing
-from kvroute.router.knowledge.sharing.store import Batch, Put, Store
+from kvroute.router.knowledge.sharing.store import Store
 from tests.router.knowledge.sharing.routers import Clock
-
-_KEY = "{kvroute:r0}:ingest"
-
-
-class Given:
-    """Leases that the test hands out."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self.won: dict[str, bytes] = {}
-        self.lost: list[str] = []
-        self.wanted: set[str] = set()
-
-    def add(self, replica: str, key: str) -> None:
-        self.wanted.add(replica)
-
-    def drop(self, replica: str) -> None:
-        self.wanted.discard(replica)
-
-    async def turn(self) -> tuple[dict[str, bytes], list[str]]:
-        won, lost = self.won, self.lost
-        self.won, self.lost = {}, []
-        return won, lost
-
-    async def give(self, token: bytes) -> None:
-        """The lease is ours now."""
-        await self._store.commit([Batch([Put(_KEY, token)])])
-        self.won["r0"] = token
 
 
 class Router:
     """One of several, with one replica in row 0; it is its own listener."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, name: str, live: set[str]) -> None:
+        """`live` are the names of all."""
+        live.add(name)
+        self.clock = clock
         self.observed = Observed()
         health = Health(clock)
         self.following = Following(store, health, clock, 0.0)
-        self.leases = Given(store)
+        self.leases = IngestLeases(store, name, clock)
         self.observing = Observing(
             store,
             self.observed,
             self.following,
             self.leases,
+            lambda: live,
             self,
             health,
             clock,
             namespace="kvroute",
             flush_seconds=0.0,
-            lease_seconds=1.0,
         )
         self.progress: Progress | None = None
         self.source: Source | None = None
@@ -82,9 +58,10 @@ class Router:
     def changed(self, replica: str, changes: Sequence[Change]) -> None:
         self.heard += changes
 
-    async def turn(self) -> None:
+    async def turn(self, *, hold: bool = True) -> None:
         """Everything that happens in the background, once."""
-        await self.observing.hold()
+        if hold:
+            await self.observing.hold()
         await self.observing.look()
         while await self.observing.flush():
             pass
@@ -115,21 +92,27 @@ def clock() -> Clock:
     return Clock()
 
 
+async def writing(store: MemoryStore, clock: Clock, live: set[str]) -> Router:
+    """A router alone, which has won the lease."""
+    router = Router(store, clock, "one", live)
+    await router.turn()
+    assert router.progress == Progress()
+    return router
+
+
 async def test_what_one_router_observes_the_others_know(clock: Clock) -> None:
     """Also one that comes later; and how far it may be believed."""
-    store = MemoryStore(clock)
-    one, other = Router(store, clock), Router(store, clock)
-    await one.leases.give(b"one")
-    await one.turn()
+    store, live = MemoryStore(clock), set[str]()
+    one = await writing(store, clock, live)
+    other = Router(store, clock, "other", live)
     await other.turn()
-    assert one.progress == Progress()
     one.engine(0, stored(1, 2, 3))
     one.engine(1, removed(3), stored(4))
     await one.turn()
     await other.turn()
     assert known(other) == {1, 2, 4}
     assert other.source is Source.EXACT
-    late = Router(store, clock)
+    late = Router(store, clock, "late", live)
     await late.turn()
     assert known(late) == {1, 2, 4}
     one.engine(2, stored(9))
@@ -140,63 +123,82 @@ async def test_what_one_router_observes_the_others_know(clock: Clock) -> None:
         assert isinstance(router.heard[-1], Stored)
 
 
-async def test_a_lease_that_moves_takes_the_progress_along(clock: Clock) -> None:
-    """The next writer goes on with the engine's events where the log ends; the last one follows."""
-    store = MemoryStore(clock)
-    one, other = Router(store, clock), Router(store, clock)
-    await one.leases.give(b"one")
-    await one.turn()
+async def test_a_dead_writers_lease_passes_on(clock: Clock) -> None:
+    """Within the lease's time another goes on with the engine's events where the log ends; should the first one be
+    alive after all, it follows."""
+    store, live = MemoryStore(clock), set[str]()
+    one = await writing(store, clock, live)
+    other = Router(store, clock, "other", live)
     one.engine(0, stored(1, 2))
     await one.turn()
     await other.turn()
     one.engine(1, stored(3))  # observed, and not told before the lease is gone
-    await other.leases.give(b"other")
-    one.leases.lost.append("r0")
-    await other.turn()
-    await one.turn()
-    assert (one.progress, other.progress) == (None, Progress(1, 0.0, Source.EXACT))
+    clock.now += 3.5
+    for _ in range(2):
+        await other.turn()
+    assert other.progress == Progress(1, 0.0, Source.EXACT)
     other.engine(1, stored(3))
     other.engine(2, stored(4))
     await other.turn()
     await one.turn()
+    assert one.progress is None
     assert known(one) == known(other) == {1, 2, 3, 4}
     assert one.source is Source.EXACT
 
 
+async def test_a_router_that_ends_hands_its_logs_on(clock: Clock) -> None:
+    """All that it has observed is told, and its lease is free at once."""
+    store, live = MemoryStore(clock), set[str]()
+    one = await writing(store, clock, live)
+    other = Router(store, clock, "other", live)
+    await other.turn()
+    one.engine(0, stored(1, 2))
+    await one.observing.stop()
+    assert one.progress is None
+    for _ in range(2):
+        await other.turn()
+    assert other.progress == Progress(1, 0.0, Source.EXACT)
+    assert known(other) == {1, 2}
+
+
 async def test_a_flushed_store_is_filled_again(clock: Clock) -> None:
-    """The writer sees that its log is gone and tells all anew; followers keep what they know until then."""
-    store = MemoryStore(clock)
-    one, other = Router(store, clock), Router(store, clock)
-    await one.leases.give(b"one")
+    """The lease is gone with the log: who wins it tells all anew; followers keep what they know until then."""
+    store, live = MemoryStore(clock), set[str]()
+    one = await writing(store, clock, live)
+    other = Router(store, clock, "other", live)
     for sequence in range(5):
-        await one.turn()
         one.engine(sequence, stored(sequence))
-    await one.turn()
+        await one.turn()
     await other.turn()
     store.flush()
-    await store.commit([Batch([Put(_KEY, b"one")])])
-    await other.turn()
+    await other.turn(hold=False)
     assert known(other) == {0, 1, 2, 3, 4}
     one.engine(5, stored(5))
-    clock.now += 2.0
-    await one.turn()
-    await one.turn()
-    await other.turn()
-    await other.turn()
-    assert known(other) == {0, 1, 2, 3, 4, 5}
-    assert other.source is Source.EXACT
+    for _ in range(6):
+        clock.now += 1.0
+        for router in (one, other):
+            await router.turn()
+    (writer,) = [router for router in (one, other) if router.observing.mine("r0")]
+    assert writer.progress is not None
+    for sequence in range(writer.progress.next, 7):
+        writer.engine(sequence, stored(sequence))
+    await writer.turn()
+    for router in (one, other):
+        await router.turn()
+        assert known(router) >= {5, 6}
+    assert known(one) == known(other)
 
 
 async def test_a_replica_that_left_is_followed_no_more(clock: Clock) -> None:
-    """Its events are no longer subscribed to, and its lease is given back."""
-    store = MemoryStore(clock)
-    one = Router(store, clock)
-    await one.leases.give(b"one")
-    await one.turn()
+    """Its events are no longer subscribed to, and its lease is given back; should it come back, all begins anew."""
+    store, live = MemoryStore(clock), set[str]()
+    one = await writing(store, clock, live)
     assert one.observing.mine("r0")
     one.observing.left("r0")
     assert one.progress is None
-    assert not one.leases.wanted
     one.engine(0, stored(1))  # a batch that was on its way
     await one.turn()
-    assert len(one.following) == 0
+    assert (len(one.following), len(one.leases.held)) == (0, 0)
+    one.observing.joined("r0", 0, 16)
+    await one.turn()
+    assert one.observing.mine("r0")
