@@ -132,16 +132,21 @@ class Chains:
         """Give these distinct entries back."""
         if not len(entries):
             return
-        buckets = np.unique(self._buckets(view(self.words)[entries]))
+        heads, links = view(self.heads), view(self.links)
+        buckets = self._buckets(view(self.words)[entries])
+        firsts = heads[buckets]
+        heads[buckets] = numbers = np.arange(len(entries))
+        once = heads[buckets] == numbers  # where entries share a bucket the last was written: sorting takes longer
+        buckets = buckets[once]
+        heads[buckets] = firsts[once]
         members = self._members(buckets)
-        view(self.heads)[buckets] = 0
-        links = view(self.links)
+        heads[buckets] = 0
         links[entries] = _GONE
         left = members[links[members] != _GONE]
         self._link(left, self._buckets(view(self.words)[left]))
         self.free.frombytes(entries.astype(np.uint32).tobytes())
         self.live -= len(entries)
-        del links  # a view would keep its column from shrinking
+        del heads, links  # views would keep their columns from shrinking
         self.shrink()
 
     def _buckets(self, words: Words) -> NDArray[np.intp]:
@@ -174,25 +179,21 @@ class Chains:
         return np.concatenate(parts).astype(np.intp) if parts else np.empty(0, np.intp)
 
     def _link(self, entries: NDArray[np.intp], buckets: NDArray[np.intp]) -> None:
-        """Hang entries before what their buckets have."""
-        if not len(entries):
-            return
-        order = np.argsort(buckets)
-        entries, buckets = entries[order], buckets[order]
-        last = np.empty(len(entries), np.bool_)
-        last[-1] = True
-        np.not_equal(buckets[1:], buckets[:-1], out=last[:-1])
-        heads = view(self.heads)
-        following = np.empty(len(entries), np.intp)
-        following[:-1] = entries[1:]
-        following[last] = heads[buckets[last]]
-        view(self.links)[entries] = following
-        first = np.empty_like(last)
-        first[0] = True
-        first[1:] = last[:-1]
-        heads[buckets[first]] = entries[first]
+        """Hang entries before what their buckets have. Of those that share a bucket, one gets there in each round."""
+        heads, links = view(self.heads), view(self.links)
+        while len(entries):
+            links[entries] = heads[buckets]
+            heads[buckets] = entries
+            late = heads[buckets] != entries
+            entries, buckets = entries[late], buckets[late]
 
 
 def view(column: array[int]) -> NDArray[np.unsignedinteger[Any]]:
     """The column as numpy sees it, for one expression: while a view lives the column cannot grow."""
     return np.frombuffer(column, _TYPES[column.typecode])
+
+
+def repeats(words: Words) -> bool:
+    """Whether any word is there twice."""
+    ordered = np.sort(words)
+    return bool(np.any(ordered[1:] == ordered[:-1]))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from kvroute.router.core.chains import Chains, Mixing, view
+from kvroute.router.core.chains import Chains, Mixing, repeats, view
 from kvroute.router.core.changes import Words
 from kvroute.router.core.rowsets import RowSets
 
@@ -159,8 +159,9 @@ class Holders(Chains):
 
     def add_many(self, row: int, keys: Words) -> Words:
         """`add` of many keys at once, for a row that holds none. Returned are those that nobody held."""
-        distinct, times = np.unique(keys, return_counts=True)
-        if len(distinct) < len(keys):
+        distinct = keys
+        if repeats(keys):
+            distinct, times = np.unique(keys, return_counts=True)
             more = times > 1
             extra = (times[more] - 1).tolist()
             self._doubles[row] = dict(zip(distinct[more].tolist(), extra, strict=True))
@@ -177,8 +178,7 @@ class Holders(Chains):
 
     def discard_many(self, row: int, keys: Words) -> Words:
         """The row holds nothing any more; `keys` are all that it held. Returned are those that nobody holds now."""
-        self._doubles.pop(row, None)
-        entries = self.find_many(np.unique(keys))
+        entries = self.find_many(np.unique(keys) if self._doubles.pop(row, None) else keys)
         self._move_many(entries, 1 << row)
         gone = entries[view(self._sets)[entries] == 0]
         left: Words = view(self.words)[gone]

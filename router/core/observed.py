@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from kvroute.router.core.chains import mixing
+from kvroute.router.core.chains import mixing, repeats
 from kvroute.router.core.changes import Medium, Words
 from kvroute.router.core.held import Held
 from kvroute.router.core.holders import Holders
@@ -101,13 +101,13 @@ class Observed:
         for medium, hashes, keys, counts in contents:
             if not len(hashes) == len(keys) == len(counts):
                 raise ValueError(f"{len(hashes)} hashes, {len(keys)} keys, {len(counts)} counts")
-            some = np.flatnonzero(counts)[::-1]
-            distinct, last = np.unique(hashes[some], return_index=True)
-            if not len(distinct):
+            at = np.flatnonzero(counts)[::-1]
+            if repeats(hashes[at]):
+                at = at[np.unique(hashes[at], return_index=True)[1]]
+            if not len(at):
                 continue
-            at = some[last]
             held = self._held.setdefault(row, {})[medium] = Held(self._mixing)
-            held.fill(distinct, keys[at], counts[at])
+            held.fill(hashes[at], keys[at], counts[at])
             created = self._table(medium).add_many(row, keys[at])
             self._share(medium, created, 1)
 
