@@ -7,30 +7,31 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Protocol
 
 import msgspec
 import zmq
 
-from kvroute.router.core.changes import Change, Cleared, Words
+from kvroute.router.core.changes import Change, Cleared, Medium, Stored, Words
 from kvroute.router.core.decide import Deciding
 from kvroute.router.core.replica import Replica
 from kvroute.router.core.sources import Source
 from kvroute.router.fleetwatch.backend import Backend
 from kvroute.router.fleetwatch.background import run_in_background
 from kvroute.router.fleetwatch.engine_client import EngineClient
+from kvroute.router.heard import Heard
 from kvroute.router.knowledge.events import sources
 from kvroute.router.knowledge.events.sources import Sources
 from kvroute.router.knowledge.events.stream import Stream
-from kvroute.router.knowledge.events.subscription import Subscription, Wires
+from kvroute.router.knowledge.events.subscription import Wires
 from kvroute.router.knowledge.lenses import Lenses
+from kvroute.router.knowledge.sharing.observed_log import Progress
 from kvroute.router.membership import Tells
 
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.25
 """How often it is looked whether subscriptions still stand."""
-GRACE_SECONDS = 1.0
-"""A subscription may be broken, or behind, for so long before what is told is no longer taken to be all."""
 NO_EVENTS = (
     "publishes no KV events: what it holds is estimated from what was sent there. For exact knowledge start vLLM with"
     ' --kv-events-config \'{"enable_kv_cache_events":true,"publisher":"zmq","endpoint":"tcp://*:5557",'
@@ -38,22 +39,20 @@ NO_EVENTS = (
 )
 
 
-class Heard:
-    """What is followed of one replica's events."""
+class Shared(Protocol):
+    """Who decides which of several routers follows a replica's events, and hands on what the others heard."""
 
-    __slots__ = ("about", "broken_since", "emptied", "replica", "source", "stream", "subscription", "task")
+    def joined(self, replica: str, row: int, block_tokens: int) -> None:
+        """A replica with KV events is here."""
+        ...
 
-    def __init__(self, replica: Replica) -> None:
-        self.replica = replica
-        self.source: sources.Source | None = None
-        self.stream: Stream | None = None
-        self.subscription: Subscription | None = None
-        self.task: asyncio.Task[None] | None = None
-        self.broken_since: float | None = None
-        self.emptied = 0
-        """Times that the engine's cache became empty, as far as they were acted on."""
-        self.about = "its lens is being chosen"
-        """For people: where the knowledge of it comes from, and why."""
+    def left(self, replica: str) -> None:
+        """It is gone, or has no events any more."""
+        ...
+
+    def record(self, replica: str, changes: Sequence[Change], progress: Progress) -> None:
+        """Its events, which this router follows, were carried out just now."""
+        ...
 
 
 class Hearing:
@@ -75,6 +74,8 @@ class Hearing:
         self._clock = clock
         self._heard: dict[str, Heard] = {}
         self._backends: dict[str, Backend] = {}
+        self.shared: Shared | None = None
+        """None: this router follows all events itself."""
         self._wires: Wires | None = None
         self._timer: asyncio.TimerHandle | None = None
         lenses.chosen = self._lens_chosen
@@ -109,7 +110,7 @@ class Hearing:
             self._leave(heard)
             heard = None
         if heard is None:
-            heard = self._heard[replica.name] = Heard(replica)
+            heard = self._heard[replica.name] = Heard(replica, self._clock)
         self._backends[replica.name] = backend
         if heard.task is None:  # one that came back may publish elsewhere
             self._consider(heard)
@@ -194,13 +195,18 @@ class Hearing:
         source = found.of(rank)
         if source is not None and source == heard.source:
             return
-        self._end(heard)
+        self._forget(heard)
         if source is None:
             self._say(heard, f"{lens}; {NO_EVENTS}")
             return
         where = source.events + (f", replay {source.replay}" if source.replay else ", no replay")
         self._say(heard, f"{lens}; KV events from {where} (told by {source.found.value})")
-        self._subscribe(heard, source, block_tokens)
+        heard.source, heard.block_tokens = source, block_tokens
+        self._deciding.occupancy.block_tokens[replica.row] = float(block_tokens)
+        if self.shared is None:
+            self._subscribe(heard, None)
+        else:
+            self.shared.joined(replica.name, replica.row, block_tokens)
 
     async def _sources(self, backend: Backend, rank: int) -> Sources:
         """As configured, else as the engine tells, else (if asked for) at the usual ports."""
@@ -215,54 +221,46 @@ class Hearing:
         except sources.Unusable as error:
             return Sources(problems=(str(error),))
 
-    def _subscribe(self, heard: Heard, source: sources.Source, block_tokens: int) -> None:
-        replica = heard.replica
+    def _subscribe(self, heard: Heard, progress: Progress | None) -> None:
+        """Follow its events ourselves; `progress`: from where another router was."""
         if self._wires is None:
             self._wires = Wires()
             self._timer = asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)
-        occupancy = self._deciding.occupancy
-        occupancy.block_tokens[replica.row] = float(block_tokens)
         stream = Stream(
-            replica.row,
+            heard.replica.row,
             self._deciding.index.observed,
-            block_tokens,
+            heard.block_tokens,
             on_changes=partial(self._changed, heard),
-            on_stored=partial(self._stored, replica),
+            on_stored=partial(self._stored, heard.replica),
             on_source=lambda _: self._settle(heard),
         )
-        heard.source, heard.stream = source, stream
-        heard.subscription = Subscription(source, stream, self._wires, clock=self._clock)
         try:
-            heard.subscription.open()
+            heard.subscribe(stream, self._wires, progress)
         except zmq.ZMQError as error:
-            log.warning("%s: KV events: cannot subscribe to %s: %s", replica.name, source.events, error)
-            self._end(heard)
+            log.warning("%s: KV events: cannot subscribe to %s: %s", heard.replica.name, heard.source, error)
+            self._forget(heard)
 
-    def _end(self, heard: Heard) -> None:
-        """Unsubscribe, and forget what was told."""
-        if heard.subscription is not None:
-            heard.subscription.close()
-            self._deciding.index.observed.clear(heard.replica.row)
-            self._deciding.sourced(heard.replica, Source.EXPECTED, self._clock())
-            self._deciding.forgotten(heard.replica)
-        heard.source = heard.stream = heard.subscription = None
-        heard.broken_since = None
-        heard.emptied = 0
+    def _forget(self, heard: Heard) -> None:
+        """Follow its events no more, and forget what they told."""
+        if heard.source is None:
+            return
+        heard.unsubscribe()
+        if self.shared is not None:
+            self.shared.left(heard.replica.name)
+        heard.source, heard.foreign = None, False
+        self._deciding.index.observed.clear(heard.replica.row)
+        self._sourced(heard, Source.EXPECTED)
+        self._deciding.forgotten(heard.replica)
 
     def _leave(self, heard: Heard) -> None:
         if heard.task is not None:
             heard.task.cancel()
             heard.task = None
-        self._end(heard)
+        self._forget(heard)
 
     def _go_on(self, heard: Heard) -> None:
-        """Have done, a little a turn, what the stream has left to do, and ask for what it wants."""
-        stream, subscription = heard.stream, heard.subscription
-        if stream is not None and subscription is not None:
-            if stream.wants is not None:
-                subscription.check()
-            if stream.busy and self._wires is not None:
-                self._wires.intake.look(subscription)
+        if self._wires is not None:
+            heard.go_on(self._wires)
 
     def _say(self, heard: Heard, about: str) -> None:
         if about != heard.about:
@@ -272,15 +270,16 @@ class Hearing:
     # --- what the streams tell ---
 
     def _changed(self, heard: Heard, sequence: int, changes: tuple[Change, ...]) -> None:
-        if heard.stream is None or not any(isinstance(change, Cleared) for change in changes):
-            return
-        counts = heard.stream.counts
-        emptied = counts.cleared + counts.restarts
-        if emptied > heard.emptied:
-            heard.emptied = emptied
-            self._deciding.cleared(heard.replica)
-        else:  # only our knowledge of it is
-            self._deciding.forgotten(heard.replica)
+        self._record(heard, changes)
+        if any(isinstance(change, Cleared) for change in changes):
+            if heard.emptied():
+                self._deciding.cleared(heard.replica)
+            else:  # only our knowledge of it is
+                self._deciding.forgotten(heard.replica)
+
+    def _record(self, heard: Heard, changes: tuple[Change, ...]) -> None:
+        if self.shared is not None and heard.stream is not None:
+            self.shared.record(heard.replica.name, changes, Progress(*heard.stream.state()))
 
     def _stored(self, replica: Replica, keys: Words) -> None:
         deciding = self._deciding
@@ -294,20 +293,44 @@ class Hearing:
         self._timer = asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)
 
     def _settle(self, heard: Heard) -> None:
-        """How far the knowledge goes now: what the stream says, unless nothing has come from it for a while."""
-        stream, subscription = heard.stream, heard.subscription
-        if stream is None:
-            self._deciding.sourced(heard.replica, Source.EXPECTED, self._clock())
-            return
-        now = self._clock()
-        if subscription is not None and subscription.status.connected and not stream.behind:
-            heard.broken_since = None
-        elif heard.broken_since is None:
-            heard.broken_since = now
-        source = stream.source
-        if source is Source.EXACT and heard.broken_since is not None and now - heard.broken_since > GRACE_SECONDS:
-            source = Source.RECOVERING
+        source = heard.effective()
+        if source is not None and source is not heard.replica.source:
+            self._record(heard, ())
+            self._sourced(heard, source)
+
+    def _sourced(self, heard: Heard, source: Source) -> None:
         before = heard.replica.source
-        self._deciding.sourced(heard.replica, source, now)
+        self._deciding.sourced(heard.replica, source, self._clock())
         if before is not source:
             log.info("%s: knowledge of its cache is %s", heard.replica.name, source.value)
+
+    # --- what other routers' streams tell ---
+
+    def ingest(self, replica: str, progress: Progress | None) -> None:
+        """Follow this replica's events from `progress` on; None: another router does, and shares them."""
+        heard = self._heard.get(replica)
+        if heard is None or heard.source is None:
+            return
+        heard.unsubscribe()
+        if progress is None:
+            heard.foreign = True
+        else:
+            self._subscribe(heard, progress)
+
+    def sourced(self, replica: str, source: Source) -> None:
+        """How far what another router observes there may be believed."""
+        heard = self._heard.get(replica)
+        if heard is not None and heard.source is not None:
+            heard.foreign = True
+            self._sourced(heard, source)
+
+    def changed(self, replica: str, changes: Sequence[Change]) -> None:
+        """Another router's events changed what is observed there."""
+        heard = self._heard.get(replica)
+        if heard is None:
+            return
+        for change in changes:
+            if isinstance(change, Cleared):
+                self._deciding.forgotten(heard.replica)
+            elif isinstance(change, Stored) and change.medium == Medium.GPU:
+                self._stored(heard.replica, change.keys)
