@@ -9,6 +9,8 @@ _MOST_FRAMES = 5
 """One more than any good message has."""
 _SKIPPED_AT_ONCE = 256
 """Frames of a bad message that are thrown away in one go."""
+_NOBLOCK = int(zmq.NOBLOCK)
+"""As a plain number, and frames that know whether more follow: half the cost of `recv_multipart`."""
 _NOTHING = frozenset((zmq.EAGAIN, zmq.ETERM, zmq.ENOTSOCK))
 """Nothing has come, or nothing will any more: the context ended first."""
 
@@ -29,12 +31,14 @@ class Frames:
             if self._skipping:
                 self._skip()
                 return []
-            frames = [socket.recv(zmq.NOBLOCK)]
-            while socket.getsockopt(zmq.RCVMORE):
+            frame = socket.recv(_NOBLOCK, False)
+            frames = [frame.bytes]
+            while frame.more:
                 if len(frames) == _MOST_FRAMES:
                     self._skipping = True
                     break
-                frames.append(socket.recv(zmq.NOBLOCK))
+                frame = socket.recv(_NOBLOCK, False)
+                frames.append(frame.bytes)
         except zmq.ZMQError as error:
             if error.errno in _NOTHING:
                 return None
@@ -43,7 +47,6 @@ class Frames:
 
     def _skip(self) -> None:
         for _ in range(_SKIPPED_AT_ONCE):
-            self._socket.recv(zmq.NOBLOCK)
-            if not self._socket.getsockopt(zmq.RCVMORE):
+            if not self._socket.recv(_NOBLOCK, False).more:
                 self._skipping = False
                 return
