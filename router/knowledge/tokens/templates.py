@@ -16,9 +16,12 @@ SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token
 
 CLASS_TOKENS: dict[str, dict[str, str]] = {
     "llama": {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
-    "gemma": {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>"},
+    "gemma": {name: f"<{name[:3]}>" for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
+    | {"mask_token": "<mask>"},
     "gpt2": dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>"),
     "qwen2": dict.fromkeys(("eos_token", "unk_token", "pad_token"), "<|endoftext|>"),
+    "cohere": {name: f"<{name[:-6].upper()}>" for name in ("unk_token", "sep_token", "pad_token", "cls_token")}
+    | {"bos_token": "<BOS_TOKEN>", "eos_token": "<|END_OF_TURN_TOKEN|>", "mask_token": "<MASK_TOKEN>"},
 }
 """What a tokenizer's class (in lower case, without "TokenizerFast") means where its configuration names no token."""
 
