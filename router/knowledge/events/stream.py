@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-from array import array
 from collections.abc import Callable, Iterator, Sequence
-
-import xxhash
 
 from kvroute.router.core.changes import Change, Medium, Stored, Words
 from kvroute.router.core.observed import Observed
@@ -15,6 +12,7 @@ from kvroute.router.knowledge.events.batch import BadBatch, Batch, decode, stamp
 from kvroute.router.knowledge.events.counts import StreamCounts
 from kvroute.router.knowledge.events.held import Held
 from kvroute.router.knowledge.events.ingest import Ingest, Mismatch
+from kvroute.router.knowledge.events.recent import Recent
 
 TURN_BYTES = 256 << 10
 """Of waiting batches that are applied in one call, some 5 ms; what is left waits for the next, or for `step`."""
@@ -25,9 +23,6 @@ ANCHOR_HASHES = 2048
 RESTART_SECONDS = 30.0
 """One restart is noticed in several ways within this time (numbers that go backwards, another batch under a known
 number, another start time), and no engine starts twice in it."""
-_RECENT = 1024
-"""Batches whose digests are remembered."""
-_digest = xxhash.xxh3_64_intdigest
 
 
 class Stream:
@@ -68,7 +63,7 @@ class Stream:
         self._begun = False
         self._complete = False
         self._last_ts = -math.inf
-        self._digests = array("Q", bytes(8 * _RECENT))
+        self._recent = Recent()
         self._work: Iterator[None] | None = None
         self._noticed = -math.inf
         self._stale_ts = -math.inf
@@ -247,17 +242,13 @@ class Stream:
 
     def _is_other(self, sequence: int, payload: bytes) -> bool:
         """Whether a batch with a number that was seen before is another batch: the engine began anew."""
-        known = self._digest_of(sequence)
-        if known:
-            return known != _digest(payload)
+        same = self._recent.is_same(sequence, payload)
+        if same is not None:
+            return not same
         try:
             return stamp(payload) > self._last_ts
         except BadBatch:
             return False
-
-    def _digest_of(self, sequence: int) -> int:
-        """Of a batch that was applied; 0 where it is not remembered."""
-        return self._digests[sequence % _RECENT] if self.next - _RECENT <= sequence < self.next else 0
 
     # -- what follows -------------------------------------------------------------------------------------------
 
@@ -270,7 +261,7 @@ class Stream:
         self._begun = True
         self._adrift = False
         self.next = sequence + 1
-        self._digests[sequence % _RECENT] = _digest(payload)
+        self._recent.note(sequence, payload)
         try:
             batch = decode(payload)
         except BadBatch:
@@ -324,7 +315,7 @@ class Stream:
         self._begun = True
         self._adrift = False
         self._complete = False
-        self._digests = array("Q", bytes(8 * _RECENT))
+        self._recent.clear()
         self._held.forget_before(sequence)
         self._tell(last, self._ingest.clear())
 
