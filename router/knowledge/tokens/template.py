@@ -25,7 +25,7 @@ FAULTS = (
     LookupError,
     AttributeError,
     ArithmeticError,
-    RecursionError,
+    RuntimeError,
     MemoryError,
 )
 """What a template raises on input it was not written for; the engine answers 400 to all of them."""

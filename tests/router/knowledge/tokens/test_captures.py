@@ -1,58 +1,79 @@
-"""Keys of token-id prompts equal those of the blocks that the real engine announced for them, as it was recorded."""
+"""Rendered prompts agree with token ids that a running engine told for the same bodies."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import re
+from collections.abc import Iterator
+from itertools import groupby
 from typing import Any
 
-import orjson
 import pytest
 
-from kvroute.router.core import blocks
-from kvroute.router.knowledge.text import Prompt
-from kvroute.router.knowledge.tokens.lens import TokenLens
+from kvroute.router import parse
+from kvroute.router.knowledge.tokens import templates
 from kvroute.router.knowledge.tokens.renderer import Renderer
-from kvroute.router.knowledge.tokens.segments import Segments
-from kvroute.router.knowledge.tokens.templates import Templates
-from kvroute.router.parse import parse
-from tests.router.knowledge.tokens.tokenizers_made import made
+from tests.router.captures import CAPTURES
 
-CAPTURES = Path(__file__).parents[5] / "shared" / "data" / "vllm_captures"
-BLOCK = 32
-pytestmark = pytest.mark.skipif(not CAPTURES.exists(), reason="the captures are not here (../shared/data)")
+TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""In the manner of the recorded model's."""
+
+TURNS = {"<|im_start|>": 1, "<|im_end|>": 2}
+"""Its special tokens."""
+
+RENDERED = {
+    "/v1/chat/completions/render": "/v1/chat/completions",
+    "/v1/responses/render": "/v1/responses",
+    "/v1/messages/render": "/v1/messages",
+    "/tokenize": "/v1/chat/completions",
+}
+"""Recorded paths that tell ids -> the path whose bodies they take."""
 
 
-def salt_of(event: dict[str, Any]) -> str | None:
-    """The salt stands beside the first block, among keys without a name: here nothing else is a string."""
-    first = (event.get("extra_keys") or [None])[0] or []
-    return next((key for key in first if isinstance(key, str) and key != event["lora_name"]), None)
+def recorded() -> Iterator[tuple[str, dict[str, Any], list[int]]]:
+    """Path, body and token ids of every chat whose ids the engine told."""
+    request: dict[str, Any] = {}
+    for name in ("scaleout.jsonl", "http_surface.jsonl"):
+        for line in (CAPTURES / name).read_text().splitlines():
+            entry = json.loads(line)
+            if entry["kind"] == "request":
+                request = entry
+            elif entry["kind"] == "response" and request.get("path") in RENDERED and entry["status"] == 200:
+                ids = entry["body"].get("token_ids") or entry["body"].get("tokens")
+                if "messages" in request["body"] or "input" in request["body"]:
+                    yield RENDERED[request["path"]], request["body"], ids
 
 
-@pytest.mark.parametrize("name", ["sha256_int", "xxhash_int"])
-def test_keys_of_recorded_prompts(name: str) -> None:
-    """Each full block of each prompt was announced by then, and has the key that the lens gives it."""
-    lens = TokenLens(Segments(made("bytes")), Renderer(Templates()), BLOCK)
-    ours: dict[int, int] = {}
-    asked: dict[int, Prompt] = {}
-    lines = [json.loads(line) for line in (CAPTURES / f"{name}.jsonl").read_text().splitlines()]
-    for line in lines:
-        body = line.get("body")
-        prompt = body.get("prompt") if line["kind"] == "request" and isinstance(body, dict) else None
-        if isinstance(prompt, list) and isinstance(prompt[0], int) and line["path"] == "/v1/completions":
-            read = lens.read(parse(b"/v1/completions", orjson.dumps(body)), "tiny", None)
-            assert isinstance(read, Prompt)
-            assert read.tokens == len(prompt)
-            asked[line["id"]] = read
-        for event in line["decoded"][1] if line["kind"] == "event" else ():
-            if event["type"] == "BlockStored":
-                root = blocks.token_root(event["lora_name"], salt_of(event), BLOCK)
-                parent = event["parent_block_hash"]
-                above = root if parent is None else ours[parent]
-                keys = blocks.extend(above, blocks.pack(event["token_ids"]), BLOCK * blocks.TOKEN_BYTES)
-                ours.update(zip(event["block_hashes"], keys, strict=True))
-    announced = set(ours.values())
-    assert len(asked) > 5
-    assert sum(len(prompt.keys) for prompt in asked.values()) > 30
-    for number, prompt in asked.items():
-        assert announced.issuperset(prompt.keys), number
+def stretches(text: str) -> list[str]:
+    """The text between special tokens, and these."""
+    return [part for part in re.split("(" + "|".join(map(re.escape, TURNS)) + ")", text) if part]
+
+
+def runs(ids: list[int]) -> list[tuple[int, ...]]:
+    """The ids between special tokens, and these."""
+    special = set(TURNS.values())
+    return [
+        part
+        for turns, group in groupby(ids, special.__contains__)
+        for part in ([(one,) for one in group] if turns else [tuple(group)])
+    ]
+
+
+def test_ids_stand_where_the_text_does() -> None:
+    """Special tokens stand in the same places, and equal texts between them are equal ids, in all recordings."""
+    if not (CAPTURES / "scaleout.jsonl").exists():
+        pytest.skip("the recorded engine exchanges are not here (../shared/data/vllm_captures)")
+    renderer = Renderer(templates.of(TEMPLATE, {"eos_token": "<|im_end|>"}))
+    meaning: dict[str, tuple[int, ...]] = {text: (one,) for text, one in TURNS.items()}
+    compared = 0
+    for path, body, ids in recorded():
+        rendered = renderer.render(parse.parse(path.encode(), json.dumps(body).encode()))
+        assert rendered.whole
+        for text, run in zip(stretches(rendered.text), runs(ids), strict=True):
+            assert meaning.setdefault(text, run) == run
+        compared += 1
+    assert compared >= 5
+    assert len(set(meaning.values())) == len(meaning)
