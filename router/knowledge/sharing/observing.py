@@ -6,85 +6,28 @@ import asyncio
 import math
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from typing import Protocol
 
 from kvroute.router.core.changes import Change
 from kvroute.router.core.observed import Observed
-from kvroute.router.core.sources import Source
 from kvroute.router.fleetwatch.background import run_in_background
 from kvroute.router.knowledge.sharing.following import Following
 from kvroute.router.knowledge.sharing.health import Health
-from kvroute.router.knowledge.sharing.ingest_lease import RENEW_SECONDS, SEEK_SECONDS, IngestLeases
+from kvroute.router.knowledge.sharing.ingest_lease import IngestLeases
 from kvroute.router.knowledge.sharing.observed_follower import ObservedFollower
+from kvroute.router.knowledge.sharing.observed_line import Line, Listener
 from kvroute.router.knowledge.sharing.observed_log import LogNames, Progress
 from kvroute.router.knowledge.sharing.observed_writers import ObservedWriters
-from kvroute.router.knowledge.sharing.store import Entry, EntryId, Store, StoreDown
-from kvroute.router.knowledge.sharing.turns import Turn
+from kvroute.router.knowledge.sharing.store import Store, StoreDown
 
 LOOK_SECONDS = 1.0
 """How often it is looked whether the logs are still what they were."""
+ALONE_SECONDS = 3.0
+"""Once leases cannot be looked after for so long, this router follows all events itself until they can be."""
 _LEASING, _WRITING, _LOOKING = "holding ingest leases", "writing observed logs", "looking after observed logs"
 
 
-class Listener(Protocol):
-    """The router, as far as its replicas' events concern it."""
-
-    def ingest(self, replica: str, progress: Progress | None) -> None:
-        """Subscribe to the replica's events and go on from `progress`; None: end that, another router does it now."""
-
-    def sourced(self, replica: str, source: Source) -> None:
-        """How far what another router observes there may be believed."""
-
-    def changed(self, replica: str, changes: Sequence[Change]) -> None:
-        """Another router's events changed what is observed there."""
-
-
-class Line:
-    """One replica's log, as the follower of its Stream."""
-
-    def __init__(
-        self, replica: str, follower: ObservedFollower, listener: Listener, astray: Callable[[Line], None]
-    ) -> None:
-        """`astray` is called when entries do not follow on what is known."""
-        self.replica = replica
-        self.follower = follower
-        self.looked = False
-        """It was read, or there was nothing to read, at least once."""
-        self._listener = listener
-        self._astray = astray
-        self._source: Source | None = None
-
-    @property
-    def key(self) -> str:
-        return self.follower.key
-
-    @property
-    def after(self) -> EntryId:
-        return self.follower.after
-
-    async def entries(self, entries: Sequence[Entry]) -> None:
-        """Take them in, as far as they follow."""
-        turn = Turn()
-        for entry in entries:
-            if not self.follower.take([entry]):
-                self._astray(self)
-                break
-            await turn.give()
-        self.tell_source()
-
-    def tell_source(self) -> None:
-        """Say how far the row may be believed, where that has changed."""
-        if not self.follower.writing and self.follower.source is not self._source:
-            self._source = self.follower.source
-            self._listener.sourced(self.replica, self._source)
-
-    def written(self) -> None:
-        """From here on the engine's own events tell."""
-        self._source = None
-
-
 class Observing:
-    """All of them."""
+    """The logs of all replicas that have KV events."""
 
     def __init__(
         self,
@@ -115,6 +58,10 @@ class Observing:
         """Replicas whose lease was won, and not made use of yet."""
         self._leaving: set[str] = set()
         """Replicas that have left, and whose lease is still to be given back."""
+        self._alone: set[str] = set()
+        """Replicas whose events we follow because the store is away, for ourselves only."""
+        self._served = clock()
+        """When leases were last looked after [s]."""
         self._renewed = -math.inf
         self._news = asyncio.Event()
         self._due = asyncio.Event()
@@ -190,6 +137,8 @@ class Observing:
         if replica in self.writers:
             self.writers[replica].record(tuple(changes), progress)
             self._news.set()
+        elif replica in self._alone:
+            self._lines[replica].follower.progress = progress
 
     def mine(self, replica: str) -> bool:
         """Whether this router follows the replica's own events."""
@@ -203,7 +152,8 @@ class Observing:
                 await self.hold()
             except StoreDown as error:
                 self._health.failed(_LEASING, error)
-            await asyncio.sleep(SEEK_SECONDS)
+                self.alone()
+            await asyncio.sleep(self._leases.seek_seconds)
 
     async def hold(self) -> None:
         """Renew leases, win those that are free, and hand on what another router should have.
@@ -213,7 +163,7 @@ class Observing:
         """
         leases, live = self._leases, self._live()
         now = self._clock()
-        if now - self._renewed >= RENEW_SECONDS:
+        if now - self._renewed >= leases.renew_seconds:
             for replica in await leases.renew():
                 self._lose(replica)
             self._renewed = now
@@ -225,6 +175,8 @@ class Observing:
                 if replica not in self._lines:
                     leases.left(replica)
         won = await leases.seek(live)
+        self._served = now
+        self._agree_again()
         if won:
             self._won += won
             self._due.set()
@@ -232,6 +184,28 @@ class Observing:
         if surplus is not None:
             await self._hand_over(surplus)
         self._health.served(_LEASING)
+
+    def alone(self) -> None:
+        """The store is away: after a while, follow all events ourselves, for nobody tells us any more."""
+        if self._clock() - self._served < ALONE_SECONDS:
+            return
+        for replica, line in self._lines.items():
+            if replica not in self.writers and replica not in self._alone:
+                self._alone.add(replica)
+                self._following.leave(line.key)
+                line.follower.writing = True
+                line.written()
+                self._listener.ingest(replica, line.follower.progress)
+
+    def _agree_again(self) -> None:
+        """The store is back: what was observed alone gives way to the log, where there still is one."""
+        for replica in self._alone:
+            follower = self._lines[replica].follower
+            follower.writing = False
+            follower.lose()
+            self._listener.ingest(replica, None)
+            self._due.set()
+        self._alone.clear()
 
     async def _hand_over(self, replica: str) -> None:
         """Another router is to follow this replica's events: tell it all that we know, then give the lease back."""
@@ -252,6 +226,9 @@ class Observing:
     def _end(self, replica: str) -> None:
         if replica in self.writers:
             self.writers.end(replica)
+            self._listener.ingest(replica, None)
+        elif replica in self._alone:
+            self._alone.discard(replica)
             self._listener.ingest(replica, None)
 
     async def _begin(self, replica: str) -> None:

@@ -25,7 +25,8 @@ from kvroute.router.knowledge.sharing.following import Following
 from kvroute.router.knowledge.sharing.foreign import Foreign
 from kvroute.router.knowledge.sharing.health import Health
 from kvroute.router.knowledge.sharing.ingest_lease import IngestLeases
-from kvroute.router.knowledge.sharing.observing import Listener, Observing
+from kvroute.router.knowledge.sharing.observed_line import Listener
+from kvroute.router.knowledge.sharing.observing import Observing
 from kvroute.router.knowledge.sharing.presence import BEAT_SECONDS, TTL_SECONDS, Peers, Pulse
 from kvroute.router.knowledge.sharing.store import Append, EntryId, Expire, Store, StoreDown, Trim, Write
 from kvroute.router.knowledge.sharing.telling import RENEW_SECONDS, Telling

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from kvroute.router.knowledge.sharing.ingest_lease import IngestLeases
 from kvroute.router.knowledge.sharing.memory_store import MemoryStore
 from kvroute.router.knowledge.sharing.observed_log import Progress
 from kvroute.router.knowledge.sharing.observing import Observing
-from kvroute.router.knowledge.sharing.store import Store
+from kvroute.router.knowledge.sharing.store import Store, StoreDown, Trouble
 from tests.router.knowledge.sharing.routers import Clock
 
 
@@ -202,3 +203,54 @@ async def test_a_replica_that_left_is_followed_no_more(clock: Clock) -> None:
     one.observing.joined("r0", 0, 16)
     await one.turn()
     assert one.observing.mine("r0")
+
+
+class Away:
+    """A store that can be taken away."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        self.away = False
+
+    def __getattr__(self, name: str) -> object:
+        if self.away and name != "together":
+            raise StoreDown(Trouble.UNREACHABLE, name)
+        return getattr(self._store, name)
+
+
+async def test_without_a_store_every_router_listens_itself(clock: Clock) -> None:
+    """Knowledge stays exact while the store is away, from where it was; then one writes again and the other follows."""
+    memory, live = MemoryStore(clock), set[str]()
+    store = Away(memory)
+    one = Router(cast("Store", store), clock, "one", live)
+    await one.turn()
+    other = Router(cast("Store", store), clock, "other", live)
+    one.engine(0, stored(1))
+    await one.turn()
+    await other.turn()
+    store.away = True
+    for seconds in (1.0, 2.5):
+        clock.now += seconds
+        for router in (one, other):
+            with pytest.raises(StoreDown):
+                await router.observing.hold()
+            router.observing.alone()
+        assert (other.progress is not None) is (seconds > 2.0)
+    assert other.progress == Progress(1, 0.0, Source.EXACT)
+    for router in (one, other):
+        router.engine(1, stored(2))
+        assert known(router) == {1, 2}
+    store.away = False
+    memory.flush()
+    for _ in range(4):
+        clock.now += 1.0
+        for router in (one, other):
+            await router.turn()
+    assert one.observing.mine("r0") is not other.observing.mine("r0")
+    writer, follower = (one, other) if one.observing.mine("r0") else (other, one)
+    assert writer.progress == Progress(2, 1.0, Source.EXACT)
+    assert follower.progress is None
+    writer.engine(2, stored(3))
+    await writer.turn()
+    await follower.turn()
+    assert known(one) == known(other) == {1, 2, 3}
