@@ -11,7 +11,7 @@ from kvroute.router.core.changes import Change, Cleared, Medium, Removed, Stored
 from kvroute.router.core.observed import Observed
 from kvroute.router.knowledge.events import rehash
 from kvroute.router.knowledge.events.anchors import Anchors
-from kvroute.router.knowledge.events.batch import BadBatch, BlockRemoved, BlockStored, Event, words
+from kvroute.router.knowledge.events.batch import BlockRemoved, BlockStored, Event, words
 from kvroute.router.knowledge.events.counts import StreamCounts
 from kvroute.router.knowledge.events.orphans import Orphans
 
@@ -111,7 +111,7 @@ class Ingest:
                 if first:
                     yield
                 self._copy(_medium(event.medium), hashes[first : first + SLICE_BLOCKS])
-        elif not self._fits(event.block_size) or (told := rehash.read(event, hashes)) is None:
+        elif (told := rehash.read(event, hashes)) is None or not self._fits(event.block_size):
             self._counts.unusable += count
         else:
             assert self.block_tokens is not None
@@ -180,13 +180,7 @@ class Ingest:
         return event.group_idx == self._group
 
     def _fits(self, engine_tokens: int) -> bool:
-        """Whether the engine's blocks can be told in ours.
-
-        Raises:
-            BadBatch: a block of no tokens.
-        """
-        if engine_tokens < 1:
-            raise BadBatch(f"block_size is {engine_tokens}")
+        """Whether the engine's blocks can be told in ours."""
         if self.block_tokens is None:
             self.block_tokens = engine_tokens
         if engine_tokens % self.block_tokens:

@@ -72,7 +72,13 @@ class Blocks(msgspec.Struct, gc=False):
 
 def read(event: BlockStored, hashes: Words) -> Blocks | None:
     """The blocks of an event. None where the tokens are not theirs: the engine left some blocks out, and which is not
-    told."""
+    told.
+
+    Raises:
+        BadBatch: a block of no tokens; extra keys that cannot be read.
+    """
+    if event.block_size < 1:
+        raise BadBatch(f"block_size is {event.block_size}")
     count = len(hashes)
     if not count or len(event.token_ids) != count * event.block_size:
         return None

@@ -351,6 +351,14 @@ def test_the_block_size_is_the_engine_s_where_none_was_given() -> None:
     assert told.keys == keys_of([1, 2, 3], 3)
 
 
+def test_an_event_that_fits_no_tokens_tells_no_block_size() -> None:
+    """A size that its own tokens belie decides nothing."""
+    told = Told(block_tokens=None)
+    told.stream.live(0, payload(stored([1], None, [1, 2, 3], 10**9), stored([1], None, [1, 2], 2)), 0.0)
+    assert (told.stream.block_tokens, told.hashes) == (2, {1})
+    assert told.stream.mismatch is None
+
+
 def test_only_whole_prefixes_are_observed(told: Told) -> None:
     """The first group of full attention; other groups and kinds are counted, and so are their removals."""
     kind = "kv_cache_spec_kind"
