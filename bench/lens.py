@@ -5,7 +5,6 @@ python -m bench.lens
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import statistics
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+import uvloop
 from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers, trainers
 
 from bench import machine
@@ -206,7 +206,7 @@ def run() -> dict[str, Any]:
             found[f"cold {size // KIB} KB"] = (await bench.cold(size)).medians()
         bench.lens.close()
 
-    _on_one_core(lambda: asyncio.run(all_cases()))
+    _on_one_core(lambda: uvloop.run(all_cases()))
     return found
 
 
