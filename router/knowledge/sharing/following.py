@@ -40,11 +40,14 @@ class Follower(Protocol):
 class Following:
     """Reads for all followers. Entries that come in bursts are read together, at most one read a `pace`."""
 
-    def __init__(self, store: Store, health: Health, clock: Callable[[], float], pace_seconds: float) -> None:
+    def __init__(
+        self, store: Store, health: Health, clock: Callable[[], float], pace_seconds: float, count: int = COUNT
+    ) -> None:
         self._store = store
         self._health = health
         self._clock = clock
         self._pace = pace_seconds
+        self._count = count
         self._followers: dict[str, Follower] = {}
         self._groups: list[list[str]] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -106,7 +109,7 @@ class Following:
             StoreDown: the store did not serve.
         """
         after = {key: self._followers[key].after for key in keys if key in self._followers}
-        found = await self._store.read(after, block_ms=block_ms, count=COUNT)
+        found = await self._store.read(after, block_ms=block_ms, count=self._count)
         for key, entries in found.items():
             follower = self._followers.get(key)
             if follower is not None:

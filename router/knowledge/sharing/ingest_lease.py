@@ -18,9 +18,6 @@ from kvroute.router.knowledge.sharing.store import Batch, Drop, Expire, Outcome,
 
 TTL_SECONDS = 3.0
 """A dead router's leases are free after so long at most."""
-RENEW_SECONDS = 1.0
-SEEK_SECONDS = 0.5
-"""How often free leases are looked for; one that is another's by right is left to it for one turn."""
 SETTLED_SECONDS = 10.0
 """A lease is held for so long before it is handed to whose it is by right; twice as long each time it comes back."""
 _LONGEST_SECONDS = 640.0
@@ -59,6 +56,10 @@ class IngestLeases:
         self._router = router
         self._clock = clock
         self._ttl_ms = int(ttl_seconds * 1000)
+        self.renew_seconds = ttl_seconds / 3
+        """How often to `renew`."""
+        self.seek_seconds = ttl_seconds / 6
+        """How often to `seek`: what is another's by right is left to it for one turn."""
         self._names: dict[str, LogNames] = {}
         self._seen_free: set[str] = set()
         self._since: dict[str, float] = {}
@@ -77,7 +78,7 @@ class IngestLeases:
         self._seen_free.discard(replica)
 
     async def renew(self) -> list[str]:
-        """Prolong what is held; to be called every `RENEW_SECONDS`. Replicas whose lease is lost."""
+        """Prolong what is held; to be called every `renew_seconds`. Replicas whose lease is lost."""
         held = list(self.held.items())
         outcomes = await self._store.commit(
             [
@@ -98,7 +99,7 @@ class IngestLeases:
         return Batch([write], given={self._names[replica].ingest: token})
 
     async def seek(self, live: Collection[str]) -> list[str]:
-        """Win free leases; to be called every `SEEK_SECONDS`. Replicas whose lease was won.
+        """Win free leases; to be called every `seek_seconds`. Replicas whose lease was won.
 
         `live`: the routers that are there, us included. What is another's by right is left to it the first time that
         it is seen free.

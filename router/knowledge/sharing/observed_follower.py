@@ -36,8 +36,8 @@ class ObservedFollower:
     """One replica's row of `Observed`, as its log tells it. Whatever is in the row is the state at `position`; while
     not `synced` it may be an old one, which is still the best there is."""
 
-    def __init__(self, names: LogNames, observed: Observed, row: int, block_tokens: int) -> None:
-        """`block_tokens` is the size of the blocks that our keys stand for [tokens]."""
+    def __init__(self, names: LogNames, observed: Observed, row: int, block_tokens: int | None) -> None:
+        """`block_tokens` is the size of the blocks that our keys stand for [tokens]; None: whatever the log says."""
         self.names = names
         self.observed = observed
         self.row = row
@@ -168,7 +168,7 @@ class ObservedFollower:
             return False
         try:
             head = Head.decode(data)
-            if head.block_tokens != self.block_tokens:
+            if head.block_tokens and head.block_tokens != (self.block_tokens or head.block_tokens):
                 raise Unreadable(f"blocks of {head.block_tokens} tokens, ours have {self.block_tokens}")
             parts = await self._parts(store, head)
             if parts is None:
@@ -180,6 +180,7 @@ class ObservedFollower:
             self._cannot_read(error if isinstance(error, Unreadable) else Unreadable(str(error)))
             return False
         self.observed.load(self.row, contents)
+        self.block_tokens = self.block_tokens or head.block_tokens or None
         self.position = Tip(head.generation, head.covers)
         self.progress = head.progress
         self.tail = 0

@@ -120,7 +120,7 @@ class Head(msgspec.Struct, frozen=True):
     stamp: float
     source: Source
     block_tokens: int
-    """The size of the blocks that its keys stand for [tokens]."""
+    """The size of the blocks that its keys stand for [tokens]; 0: not known."""
 
     @property
     def covers(self) -> EntryId:

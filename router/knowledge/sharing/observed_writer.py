@@ -171,7 +171,7 @@ class ObservedWriter:
         contents = follower.observed.contents(follower.row)
         self._covered = queue.tail
         queue.told = follower.progress
-        self._snapshot = Snapshot(self.names, at, follower.progress, follower.block_tokens, contents, now)
+        self._snapshot = Snapshot(self.names, at, follower.progress, follower.block_tokens or 0, contents, now)
         return self._snapshot
 
     def _entry(self, now: float) -> Batch:

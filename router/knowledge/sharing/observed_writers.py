@@ -37,14 +37,9 @@ class ObservedWriters:
     def __contains__(self, replica: str) -> bool:
         return replica in self._writers
 
-    async def begin(self, replica: str, follower: ObservedFollower, token: bytes) -> ObservedWriter:
-        """Write this replica's log, the lease on which was just won with `token`. The follower comes to the log's tip
-        first: from `writer.progress` the engine's events go on.
-
-        Raises:
-            StoreDown: the log could not be read; nothing has begun.
-        """
-        await follower.load(self._store)
+    def begin(self, replica: str, follower: ObservedFollower, token: bytes) -> ObservedWriter:
+        """Write this replica's log, the lease on which was won with `token`. The follower was just now told to `load`,
+        after the lease was won: so it is at the log's tip. The engine's events go on from `writer.progress`."""
         writer = self._writers[replica] = ObservedWriter(follower, token, self._settings)
         return writer
 

@@ -193,7 +193,8 @@ class Router:
         token = b"%d/%d" % (self._number, self._terms)
         await self.wire.commit([Batch([Put(NAMES.ingest, token, LEASE_MS)], given={NAMES.ingest: None})])
         if (await self.wire.get([NAMES.ingest])) == [token]:
-            await self.writers.begin(REPLICA, self.follower, token)
+            await self.follower.load(self.wire)
+            self.writers.begin(REPLICA, self.follower, token)
 
     async def flush(self) -> None:
         await self.writers.flush()

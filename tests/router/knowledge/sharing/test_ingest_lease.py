@@ -122,11 +122,6 @@ async def test_handing_over() -> None:
     await old.seek(both)
     assert await old.seek(both) == [back]
     await renewing(SETTLED_SECONDS)
-    assert old.surplus(both) == back
-    await old.release(back)
-    await old.seek(both)
-    assert await old.seek(both) == [back]
-    await renewing(SETTLED_SECONDS)
     assert old.surplus(both) is None
     await renewing(SETTLED_SECONDS)
     assert old.surplus(both) == back

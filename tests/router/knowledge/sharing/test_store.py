@@ -101,8 +101,10 @@ async def test_trimming(store: Store) -> None:
 
 async def test_expiry(store: Store) -> None:
     """Keys of either type expire; a new value, or a new expiry, replaces the old one."""
-    await store.commit([Batch([entry(1), Expire(LOG, 40), Put(KEY, b"1", ttl_ms=40), Put("{t}:long", b"2", ttl_ms=40)])])
-    await store.commit([Batch([Put("{t}:long", b"3"), Expire("{t}:none", 40)])])
+    await store.commit(
+        [Batch([entry(1), Expire(LOG, 300), Put(KEY, b"1", ttl_ms=300), Put("{t}:long", b"2", ttl_ms=300)])]
+    )
+    await store.commit([Batch([Put("{t}:long", b"3"), Expire("{t}:none", 300)])])
     assert await store.get([KEY]) == [b"1"]
     deadline = time.monotonic() + 10
     while (await store.get([KEY]))[0] or (await store.ends([LOG]))[0].length:
