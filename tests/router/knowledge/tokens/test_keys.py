@@ -48,7 +48,7 @@ def whole(one: Segments, text: str, root: int = ROOT, special: bool = False) -> 
 
 
 @pytest.mark.parametrize("family", ["bytes", "metaspace-first", "wordpiece"])
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     talks=_talks,
     most=st.integers(1, 12),
