@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from kvroute.router.core.chains import Chains, Mixing, view
+from kvroute.router.core.chains import Chains, Mixing, repeats, view
 from kvroute.router.core.changes import Words
 
 MOST = 2**16 - 1
@@ -106,8 +106,12 @@ class Held(Chains):
         self.live -= len(gone)
         return gone, unknown
 
+    def fits(self, hashes: Words) -> bool:
+        """Whether `fill` may have these hashes: they are distinct, and none is there."""
+        return not repeats(hashes) and not self.find_many(hashes).any()
+
     def fill(self, hashes: Words, keys: Words, counts: NDArray[np.uint16]) -> None:
-        """All at once, into an empty table; the hashes are distinct and their counts positive."""
+        """All at once: hashes that are distinct and not there yet, with counts above zero."""
         entries = self.insert_many(hashes)
         view(self._keys)[entries] = keys
         view(self._counts)[entries] = counts

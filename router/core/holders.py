@@ -157,8 +157,16 @@ class Holders(Chains):
             if not doubles:
                 del self._doubles[row]
 
+    def fits(self, row: int, keys: Words) -> bool:
+        """Whether `add_many` may have these keys: they are distinct, and the row holds none."""
+        if repeats(keys):
+            return False
+        entries = self.find_many(keys)
+        masks = self._rowsets.masks
+        return not any(masks[held] >> row & 1 for held in np.unique(view(self._sets)[entries]).tolist())
+
     def add_many(self, row: int, keys: Words) -> Words:
-        """`add` of many keys at once, for a row that holds none. Returned are those that nobody held."""
+        """`add` of many keys at once, for a row that holds none of them. Returned are those that nobody held."""
         distinct = keys
         if repeats(keys):
             distinct, times = np.unique(keys, return_counts=True)

@@ -16,6 +16,8 @@ from kvroute.router.core.rowsets import RowSets
 
 Contents: TypeAlias = tuple[int, Words, Words, NDArray[np.uint16]]
 """All that a row holds at a medium: the medium, the engine's hashes, our key of each, how often each was announced."""
+_BULK = 96
+"""Blocks in a call from which numpy is quicker than a loop: some 60 of its calls, of a microsecond each."""
 _NONE = np.empty(0, np.uint64)
 
 
@@ -60,6 +62,10 @@ class Observed:
         held = mediums.get(medium)
         if held is None:
             held = mediums[medium] = Held(self._mixing)
+        if len(hashes) >= _BULK and held.fits(hashes) and table.fits(row, keys):
+            held.fill(hashes, keys, np.ones(len(hashes), np.uint16))
+            self._share(medium, table.add_many(row, keys), 1)
+            return keys
         fresh, replaced = held.store(hashes.tolist(), keys.tolist())
         if not fresh:
             return _NONE
