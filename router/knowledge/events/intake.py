@@ -48,12 +48,12 @@ class Intake:
 
     def add(self, socket: zmq.Socket[bytes], reader: Readable) -> None:
         """Call `reader` whenever the socket has messages, until `remove`. What came before is read too."""
-        self._loop.add_reader(socket.getsockopt(zmq.FD), self.look, reader)
+        self._loop.add_reader(socket.fileno(), self.look, reader)
         self.look(reader)
 
     def remove(self, socket: zmq.Socket[bytes], reader: Readable) -> None:
         """Stop reading; to be called before the socket is closed."""
-        self._loop.remove_reader(socket.getsockopt(zmq.FD))
+        self._loop.remove_reader(socket.fileno())
         self._done(reader)
 
     def look(self, reader: Readable) -> None:
