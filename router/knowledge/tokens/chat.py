@@ -36,6 +36,8 @@ class Chat(msgspec.Struct):
     """How it will be tokenised; without its text."""
     validated: bool = True
     """True: the engine validates the messages as those of chat completions."""
+    defaults: dict[str, Any] = {}
+    """Variables that hold where the engine has none by default."""
 
 
 def read(fields: dict[str, Any], options: Options, generation_prompt: bool = True) -> Chat:

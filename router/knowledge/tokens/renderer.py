@@ -112,7 +112,7 @@ class Renderer:
         """All but the messages, the later ones before the earlier: the engine's, the tools, the request's."""
         variables: dict[str, Any] = {"tools": None, "documents": None}
         variables |= self._templates.special_tokens
-        variables |= self._options.template_variables
+        variables |= self._options.template_variables or asked.defaults
         if asked.tools is not None:
             variables["tools"] = asked.tools
         variables |= {name: value for name, value in asked.variables.items() if value not in UNSET}

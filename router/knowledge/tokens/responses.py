@@ -35,7 +35,11 @@ def read(fields: dict[str, Any], options: Options) -> Chat:
     variables = {"add_generation_prompt": not unfinished, "continue_final_message": unfinished}
     reasoning = fields.get("reasoning")
     effort = reasoning.get("effort") if type(reasoning) is dict else None
-    return Chat(messages, _tools(fields, options), merged(fields, variables, effort), _tokenised(fields), False)
+    merged_ones = merged(fields, variables, effort)
+    # The engine takes a request's own variables for its defaults as well, so that those which are null count here.
+    return Chat(
+        messages, _tools(fields, options), merged_ones, _tokenised(fields), validated=False, defaults=merged_ones
+    )
 
 
 def _tokenised(fields: dict[str, Any]) -> Rendered:

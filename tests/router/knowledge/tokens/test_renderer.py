@@ -172,6 +172,14 @@ def test_the_engines_flags_are_followed() -> None:
     )
 
 
+def test_variables_that_are_null() -> None:
+    """Do not reach a template, except those of responses, which the engine takes for its defaults as well."""
+    made = Renderer(templates.of("{{ x is defined }}"))
+    for path, body, seen in ((CHAT, asked("hi"), "False"), ("/v1/responses", {"input": "hi"}, "True")):
+        data = json.dumps(body | {"chat_template_kwargs": {"x": None}}).encode()
+        assert made.render(parse.parse(path.encode(), data)).text == seen
+
+
 def test_tools_choose_their_template() -> None:
     """A model with a template of its own for tools uses it for requests with tools only."""
     made = Renderer(templates.of({"default": "plain", "tool_use": "tools"}))
