@@ -63,7 +63,9 @@ class Comparison(msgspec.Struct, frozen=True, gc=False):
 class Canary:
     """One replica's. Feed it every request whose reply tells its cached tokens."""
 
-    __slots__ = ("_nothing", "_recent", "alarm", "alarms", "missing", "predicted", "reported", "unknown")
+    __slots__ = (
+        "_nothing", "_recent", "alarm", "alarms", "disagreement", "missing", "predicted", "reported", "unknown",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._recent: deque[Comparison] = deque(maxlen=WINDOW)
@@ -71,6 +73,8 @@ class Canary:
         self.alarm = False
         self.alarms = 0
         """Times that the alarm was raised."""
+        self.disagreement = 0.0
+        """Share of the cached tokens of the last requests that the two accounts disagree about [0..1]."""
         self.predicted = 0.0
         """Tokens predicted to be cached, in all [tokens]."""
         self.reported = 0.0
@@ -89,16 +93,12 @@ class Canary:
         self.unknown += one.unknown
         self._nothing = self._nothing + 1 if one.reported == 0.0 and one.missing else 0
         share, seen = self._parted(self._recent)
+        self.disagreement = share
         before = self.alarm
         if seen >= ENOUGH:
             self.alarm = share > (AGREED if before else PARTED)
         self.alarms += self.alarm and not before
         return self.alarm is not before
-
-    @property
-    def disagreement(self) -> float:
-        """Share of the cached tokens of the last requests that the two accounts disagree about [0..1]."""
-        return self._parted(self._recent)[0]
 
     @property
     def reset_suspected(self) -> bool:
@@ -110,6 +110,7 @@ class Canary:
         self._recent.clear()
         self._nothing = 0
         self.alarm = False
+        self.disagreement = 0.0
 
     def hint(self, source: Source, *, tokenized: bool, events_seen: bool, mismatched: bool) -> Hint:
         """The likely cause of the alarm; NONE without one.

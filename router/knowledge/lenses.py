@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
@@ -34,6 +34,8 @@ class Chosen(msgspec.Struct, frozen=True):
     """None: its prompts are read as text."""
     told: str
     """For people: what reads its prompts, and why."""
+    faults: Mapping[str, int] = {}
+    """Prompts that could not be rendered to their end, by reason; live."""
 
 
 class Lenses:
@@ -143,8 +145,9 @@ class Lenses:
             return Chosen(None, f"text lens: {templates.unsupported} ({loaded.folder})")
         segments = Segments(loaded.tokenizer)
         pieces = "" if check(segments, loaded.source) and segments.splits else ", whole prompts at a time"
-        lens = TokenLens(segments, Renderer(templates), block_tokens, Encoding(segments, self._threads))
-        return Chosen(lens, f"token lens: {loaded.source}, blocks of {block_tokens} tokens{pieces}")
+        renderer = Renderer(templates)
+        lens = TokenLens(segments, renderer, block_tokens, Encoding(segments, self._threads))
+        return Chosen(lens, f"token lens: {loaded.source}, blocks of {block_tokens} tokens{pieces}", renderer.faults)
 
     async def _in_thread(self, function: Callable[..., T], *given: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._loader, function, *given)
