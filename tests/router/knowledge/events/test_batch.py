@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvroute.router.knowledge.events.batch import (
@@ -126,12 +126,14 @@ def test_what_is_no_batch_is_refused_with_a_reason(bad: bytes) -> None:
 
 
 @given(st.binary(max_size=200))
+@settings(deadline=None)
 def test_any_bytes_are_a_batch_or_refused(data: bytes) -> None:
     """Nothing but BadBatch ever leaves the decoder, and it says why."""
     assert not read_all(data) or decode(data)
 
 
 @given(st.lists(things, max_size=4), st.floats(allow_nan=False))
+@settings(deadline=None)
 def test_any_msgpack_is_a_batch_or_refused(events: list[Any], ts: float) -> None:
     """Well-formed msgpack of any content."""
     read_all(pack([ts, events, 0]))
@@ -140,12 +142,14 @@ def test_any_msgpack_is_a_batch_or_refused(events: list[Any], ts: float) -> None
 @given(
     st.sampled_from(["block_hashes", "parent_block_hash", "token_ids", "block_size", "extra_keys", "medium"]), things
 )
+@settings(deadline=None)
 def test_any_value_of_any_field_is_read_or_refused(field: str, value: Any) -> None:
     """A good event with one field exchanged."""
     read_all(payload({**stored([1], None, [5], 1), field: value}))
 
 
 @given(st.data())
+@settings(deadline=None)
 def test_a_truncated_or_changed_batch_is_read_or_refused(data: st.DataObject) -> None:
     """Good bytes, cut or with one byte exchanged."""
     good = payload(stored([1, 2**63, b"12345678"], 5, [5, 6, 7], 1, extra_keys=[["s"], None, None]), removed([1]))
@@ -155,6 +159,7 @@ def test_a_truncated_or_changed_batch_is_read_or_refused(data: st.DataObject) ->
 
 
 @given(hashes)
+@settings(deadline=None)
 def test_hashes_are_the_same_words_whatever_their_form(told: list[int | bytes]) -> None:
     """The low 64 bits, as the engine's integer form has them; the fast way and the general one agree."""
     found = words(msgspec.Raw(pack(told)))
@@ -163,6 +168,7 @@ def test_hashes_are_the_same_words_whatever_their_form(told: list[int | bytes]) 
 
 
 @given(st.lists(st.integers(2**32, 2**64 - 1), max_size=100))
+@settings(deadline=None)
 def test_wide_hashes_are_read_at_once(told: list[int]) -> None:
     """All of nine bytes: read as columns; also above 15, and 65,535."""
     assert words(msgspec.Raw(pack(told))).tolist() == told

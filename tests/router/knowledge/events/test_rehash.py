@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvroute.router.core import blocks
@@ -33,6 +33,7 @@ def _keys(own: int, parent: int | None = None, **fields: Any) -> list[int]:
 
 
 @given(ids, st.integers(1, 4), st.integers(1, 3), st.none() | st.text(min_size=1), st.none() | st.text(min_size=1))
+@settings(deadline=None)
 def test_keys_are_those_of_the_token_lens(
     tokens: list[int], own: int, per_block: int, lora: str | None, salt: str | None
 ) -> None:
@@ -49,6 +50,7 @@ def test_keys_are_those_of_the_token_lens(
 
 
 @given(ids, st.integers(0, 2**64 - 1), st.integers(0, 40))
+@settings(deadline=None)
 def test_a_run_goes_on_from_its_parent(tokens: list[int], parent: int, cut: int) -> None:
     """Two events, the second behind the first, have the keys of one."""
     whole = _keys(1, parent, block_hashes=tokens, token_ids=tokens, block_size=1, parent_block_hash=7)
