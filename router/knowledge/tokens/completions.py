@@ -21,7 +21,7 @@ def read(fields: dict[str, Any], name: str) -> Rendered:
         raise Refused("a suffix: the model's own code puts it in")
     first, *others = _prompts(fields.get(name))
     rendered = tokenised(fields, special_tokens=True)
-    if type(first) is str:
+    if isinstance(first, str):
         rendered.text = first
     else:
         rendered.ids = first
