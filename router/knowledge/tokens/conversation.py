@@ -38,6 +38,9 @@ PART_FIELDS = {
 CALL, FUNCTION = ("id", "function", "type"), ("arguments", "name")
 """The order in which the engine's validation leaves the fields of a tool call; templates may print them."""
 
+TOOL, DESCRIBED = ("function", "type"), ("name", "description", "parameters", "strict")
+"""And those of a tool in a developer's message."""
+
 
 class Refused(Exception):
     """The engine answers 400 to this, or something that cannot be known stands here; says what."""
@@ -94,7 +97,8 @@ class Conversation:
             if isinstance(message.get(name), str):
                 converted[name] = message[name]
         if role == "developer":
-            converted["tools"] = message.get("tools")
+            tools = message.get("tools")
+            converted["tools"] = [_developers(tool) for tool in tools] if type(tools) is list else tools
 
     def _contents(self, role: str, content: list[Any]) -> Any:
         if role == "system":
@@ -185,6 +189,11 @@ def _extras(part: dict[str, Any]) -> dict[str, Any]:
 
 def _ordered(fields: dict[str, Any], first: tuple[str, ...]) -> dict[str, Any]:
     return {name: fields[name] for name in first if name in fields} | fields
+
+
+def _developers(tool: Any) -> Any:
+    function = tool.get("function") if type(tool) is dict else None
+    return _ordered(tool, TOOL) | {"function": _ordered(function, DESCRIBED)} if type(function) is dict else tool
 
 
 def _arguments(given: Any) -> dict[str, Any]:

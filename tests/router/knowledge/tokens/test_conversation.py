@@ -63,6 +63,14 @@ def test_tool_calls_are_validated() -> None:
     assert CALL["function"]["arguments"] == '{"a": 1}'  # type: ignore[index]
 
 
+def test_a_developers_tools_are_validated() -> None:
+    """Their fields stand in the order in which the engine's validation leaves them."""
+    tool = {"type": "function", "function": {"parameters": {}, "more": 1, "name": "f"}, "extra": 2}
+    (made,) = converted({"role": "developer", "content": "a", "tools": [tool]})["tools"]
+    assert list(made) == ["function", "type", "extra"]
+    assert list(made["function"]) == ["name", "parameters", "more"]
+
+
 @pytest.mark.parametrize("arguments", ["", "nonsense", "[1]", "5", "null", None, "[" * 9999])
 def test_arguments_that_are_no_object_are_empty(arguments: Any) -> None:
     """They stand in the history, and the engine goes on without them."""
