@@ -22,6 +22,8 @@ class Health:
         self._clock = clock
         self._troubles: dict[str, Trouble] = {}
         self._waits: dict[str, float] = {}
+        self._failing: dict[str, float] = {}
+        """When each kind of work that fails began to [s]."""
         self.since = clock()
         """When the state became what it is [s]."""
         self.failures = dict.fromkeys(Trouble, 0)
@@ -34,10 +36,16 @@ class Health:
         """What is wrong; None: all is well."""
         return self._shown
 
+    @property
+    def lasting(self) -> float:
+        """For how long some kind of work has failed, as far as there is one [s]."""
+        return self._clock() - min(self._failing.values()) if self._failing else 0.0
+
     def failed(self, work: str, error: StoreDown) -> float:
         """A call failed; how long to wait before the next [s]."""
         self.failures[error.trouble] += 1
         self._troubles[work] = error.trouble
+        self._failing.setdefault(work, self._clock())
         wait = self._waits[work] = min(2 * self._waits.get(work, _FIRST_WAIT / 2), _LONGEST_WAIT)
         self._show(str(error))
         return wait
@@ -48,6 +56,7 @@ class Health:
             self.round_trip += (seconds - self.round_trip) * _SMOOTH
         self._troubles.pop(work, None)
         self._waits.pop(work, None)
+        self._failing.pop(work, None)
         if self._shown is not None or self.round_trip > SLOW_SECONDS:
             self._show(f"a round trip takes {self.round_trip:.3f} s")
 

@@ -21,8 +21,6 @@ from kvroute.router.knowledge.sharing.store import Store, StoreDown
 
 LOOK_SECONDS = 1.0
 """How often it is looked whether the logs are still what they were."""
-ALONE_SECONDS = 3.0
-"""Once leases cannot be looked after for so long, this router follows all events itself until they can be."""
 _LEASING, _WRITING, _LOOKING = "holding ingest leases", "writing observed logs", "looking after observed logs"
 
 
@@ -42,8 +40,10 @@ class Observing:
         *,
         namespace: str,
         flush_seconds: float,
+        alone_seconds: float,
     ) -> None:
-        """`live`: names of the routers that are there, as `leases` has them."""
+        """`live`: names of the routers that are there, as `leases` has them. Once the store has not served for
+        `alone_seconds`, this router follows all events itself, until it does."""
         self._store = store
         self._observed = observed
         self._following = following
@@ -53,6 +53,7 @@ class Observing:
         self._namespace = namespace
         self._flush_seconds = flush_seconds
         self._live = live
+        self._alone_seconds = alone_seconds
         self._lines: dict[str, Line] = {}
         self._won: list[str] = []
         """Replicas whose lease was won, and not made use of yet."""
@@ -60,8 +61,6 @@ class Observing:
         """Replicas that have left, and whose lease is still to be given back."""
         self._alone: set[str] = set()
         """Replicas whose events we follow because the store is away, for ourselves only."""
-        self._served = clock()
-        """When leases were last looked after [s]."""
         self._renewed = -math.inf
         self._news = asyncio.Event()
         self._due = asyncio.Event()
@@ -130,6 +129,9 @@ class Observing:
             self._past_loads += line.follower.loads
             self._following.leave(line.key)
             self._end(replica)
+            if replica in self._alone:
+                self._alone.discard(replica)
+                self._listener.ingest(replica, None)
             self._leaving.add(replica)
 
     def record(self, replica: str, changes: Sequence[Change], progress: Progress) -> None:
@@ -152,7 +154,7 @@ class Observing:
                 await self.hold()
             except StoreDown as error:
                 self._health.failed(_LEASING, error)
-                self.alone()
+            self.watch()
             await asyncio.sleep(self._leases.seek_seconds)
 
     async def hold(self) -> None:
@@ -175,8 +177,6 @@ class Observing:
                 if replica not in self._lines:
                     leases.left(replica)
         won = await leases.seek(live)
-        self._served = now
-        self._agree_again()
         if won:
             self._won += won
             self._due.set()
@@ -185,27 +185,29 @@ class Observing:
             await self._hand_over(surplus)
         self._health.served(_LEASING)
 
-    def alone(self) -> None:
-        """The store is away: after a while, follow all events ourselves, for nobody tells us any more."""
-        if self._clock() - self._served < ALONE_SECONDS:
-            return
-        for replica, line in self._lines.items():
-            if replica not in self.writers and replica not in self._alone:
-                self._alone.add(replica)
-                self._following.leave(line.key)
-                line.follower.writing = True
-                line.written()
-                self._listener.ingest(replica, line.follower.progress)
+    def watch(self) -> None:
+        """While the store is away nobody tells us any more: follow all events ourselves, until it is back."""
+        lasting = self._health.lasting
+        if lasting >= self._alone_seconds:
+            for replica, line in self._lines.items():
+                if replica not in self.writers and replica not in self._alone:
+                    self._alone.add(replica)
+                    self._following.leave(line.key)
+                    line.follower.writing = True
+                    line.written()
+                    self._listener.ingest(replica, line.follower.progress)
+        elif not lasting:
+            for replica in list(self._alone):
+                self._agree_again(replica)
 
-    def _agree_again(self) -> None:
-        """The store is back: what was observed alone gives way to the log, where there still is one."""
-        for replica in self._alone:
-            follower = self._lines[replica].follower
-            follower.writing = False
-            follower.lose()
-            self._listener.ingest(replica, None)
-            self._due.set()
-        self._alone.clear()
+    def _agree_again(self, replica: str) -> None:
+        """What was observed alone gives way to the log, where there still is one."""
+        self._alone.discard(replica)
+        follower = self._lines[replica].follower
+        follower.writing = False
+        follower.lose()
+        self._listener.ingest(replica, None)
+        self._due.set()
 
     async def _hand_over(self, replica: str) -> None:
         """Another router is to follow this replica's events: tell it all that we know, then give the lease back."""
@@ -227,20 +229,20 @@ class Observing:
         if replica in self.writers:
             self.writers.end(replica)
             self._listener.ingest(replica, None)
-        elif replica in self._alone:
-            self._alone.discard(replica)
-            self._listener.ingest(replica, None)
 
     async def _begin(self, replica: str) -> None:
         """Make use of a lease: come to the log's tip, then go on with the engine's events from there."""
         line, token = self._lines.get(replica), self._leases.held.get(replica)
         if line is None or token is None or replica in self.writers:
             return
+        if replica in self._alone:
+            self._agree_again(replica)
         self._following.leave(line.key)
-        writer = await self.writers.begin(replica, line.follower, token)
+        await line.follower.load(self._store)
         if self._lines.get(replica) is not line or self._leases.held.get(replica) != token:
-            self.writers.end(replica)
+            self._due.set()
             return
+        writer = self.writers.begin(replica, line.follower, token)
         line.looked = True
         line.written()
         self._listener.ingest(replica, writer.progress)

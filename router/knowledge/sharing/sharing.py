@@ -53,6 +53,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     beat_seconds: float = BEAT_SECONDS
     ttl_seconds: float = TTL_SECONDS
     """A router that has been silent for so long is taken to be dead, and its load to be gone."""
+    lease_seconds: float = 3.0
+    """A dead router's engines are listened to by another after so long; and every router listens to all of them itself
+    once the store has been away for so long."""
     tail_bytes: int = 32 << 20
     """What the Streams of sent requests take in the store, all replicas together: 4 million keys. A router that starts
     reads them, and so knows what was sent to replicas without KV events."""
@@ -117,13 +120,14 @@ class Sharing:
             store,
             observed,
             self.following,
-            IngestLeases(store, name, self._clock),
+            IngestLeases(store, name, self._clock, self.settings.lease_seconds),
             lambda: {name, *(f"{peer:016x}" for peer in self.peers)},
             listener,
             self.health,
             self._clock,
             namespace=self.settings.namespace,
             flush_seconds=self.settings.flush_seconds,
+            alone_seconds=self.settings.lease_seconds,
         )
 
     # --- start, end ---

@@ -167,7 +167,7 @@ def test_lost_entries_are_counted() -> None:
     assert foreign.gaps == 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.binary(max_size=200), st.integers(0, 200))
 def test_nonsense_is_counted_and_survived(noise: bytes, at: int) -> None:
     """Bytes that no router wrote, or that were cut or overwritten, raise nothing and leave no load behind."""

@@ -30,7 +30,7 @@ class Router:
         live.add(name)
         self.clock = clock
         self.observed = Observed()
-        health = Health(clock)
+        self.health = health = Health(clock)
         self.following = Following(store, health, clock, 0.0)
         self.leases = IngestLeases(store, name, clock)
         self.observing = Observing(
@@ -44,6 +44,7 @@ class Router:
             clock,
             namespace="kvroute",
             flush_seconds=0.0,
+            alone_seconds=3.0,
         )
         self.progress: Progress | None = None
         self.source: Source | None = None
@@ -229,12 +230,13 @@ async def test_without_a_store_every_router_listens_itself(clock: Clock) -> None
     await one.turn()
     await other.turn()
     store.away = True
-    for seconds in (1.0, 2.5):
+    for seconds in (0.5, 1.0, 2.5):
         clock.now += seconds
         for router in (one, other):
             with pytest.raises(StoreDown):
                 await router.observing.hold()
-            router.observing.alone()
+            router.health.failed("holding ingest leases", StoreDown(Trouble.UNREACHABLE, "hold"))
+            router.observing.watch()
         assert (other.progress is not None) is (seconds > 2.0)
     assert other.progress == Progress(1, 0.0, Source.EXACT)
     for router in (one, other):
@@ -246,6 +248,7 @@ async def test_without_a_store_every_router_listens_itself(clock: Clock) -> None
         clock.now += 1.0
         for router in (one, other):
             await router.turn()
+            router.observing.watch()
     assert one.observing.mine("r0") is not other.observing.mine("r0")
     writer, follower = (one, other) if one.observing.mine("r0") else (other, one)
     assert writer.progress == Progress(2, 1.0, Source.EXACT)
