@@ -126,7 +126,7 @@ async def test_a_trimmed_log() -> None:
     assert plain(pair.following.observed, 5) == {}
     assert await pair.following.load(pair.store)
     assert pair.same()
-    assert pair.following.gaps == 1
+    assert pair.following.loads == 2
 
 
 async def test_an_old_writer_is_refused() -> None:
