@@ -11,8 +11,8 @@ from kvroute.router.fleetwatch.background import run_in_background
 from kvroute.router.knowledge.sharing.health import Health
 from kvroute.router.knowledge.sharing.store import Entry, EntryId, Store, StoreDown
 
-COUNT = 64
-"""Entries of one Stream taken in one read."""
+COUNT = 8
+"""Entries of one Stream taken in one read: usually there are fewer, and what 64 Streams hold at most is bounded."""
 _BLOCK_MS = 250
 """A waiting read comes back after so long, and then knows of Streams that were added meanwhile."""
 
@@ -95,12 +95,12 @@ class Following:
                 continue
             began = self._clock()
             try:
-                await self.turn(self._groups[place], _BLOCK_MS)
+                more = await self.turn(self._groups[place], _BLOCK_MS) >= self._count
             except StoreDown as error:
                 await asyncio.sleep(self._health.failed("read", error))
                 continue
             self._health.served("read")
-            await asyncio.sleep(max(0.0, began + self._pace - self._clock()))
+            await asyncio.sleep(0.0 if more else max(0.0, began + self._pace - self._clock()))
 
     async def turn(self, keys: Sequence[str], block_ms: int) -> int:
         """One read of these Streams, and what comes of it; how many entries there were.

@@ -22,6 +22,7 @@ from kvroute.router.knowledge.sharing.observed_log import (
     unpack_entry,
 )
 from kvroute.router.knowledge.sharing.store import Entry, EntryId, Store
+from kvroute.router.knowledge.sharing.turns import Turn
 
 log = logging.getLogger(__name__)
 _PARTS_AT_ONCE = 4
@@ -48,7 +49,7 @@ class ObservedFollower:
         self.synced = False
         """Whether, as far as we have read, nothing was missed."""
         self.writing = False
-        """Whether this router writes the log now: its entries are in the row before they are in the log."""
+        """Whether the row is another's to change: this router follows the events itself, or the replica has left."""
         self.tail = 0
         """Bytes of the log since its snapshot."""
         self.changed: Callable[[tuple[Change, ...]], None] | None = None
@@ -179,6 +180,8 @@ class ObservedFollower:
         except (Unreadable, ValueError) as error:
             self._cannot_read(error if isinstance(error, Unreadable) else Unreadable(str(error)))
             return False
+        if self.writing:  # since we began to read
+            return False
         self.observed.load(self.row, contents)
         self.block_tokens = self.block_tokens or head.block_tokens or None
         self.position = Tip(head.generation, head.covers)
@@ -201,11 +204,14 @@ class ObservedFollower:
     async def _tail(self, store: Store, tip: bytes) -> bool:
         """Take in what the Stream holds after our position, at least up to `tip`."""
         wanted = Tip.decode(tip)
-        while self.synced and self.position is not None:
+        turn = Turn()
+        while self.synced and self.position is not None and not self.writing:
             if self.position.generation == wanted.generation and self.position.at >= wanted.at:
                 return True
             found = await store.read({self.key: self.after}, block_ms=0, count=_PAGE)
             if not found:
                 return False
-            self.take(found[self.key])
+            for entry in found[self.key]:
+                self.take([entry])
+                await turn.give()
         return False

@@ -55,8 +55,6 @@ class Observing:
         self._live = live
         self._alone_seconds = alone_seconds
         self._lines: dict[str, Line] = {}
-        self._won: list[str] = []
-        """Replicas whose lease was won, and not made use of yet."""
         self._leaving: set[str] = set()
         """Replicas that have left, and whose lease is still to be given back."""
         self._alone: set[str] = set()
@@ -116,8 +114,6 @@ class Observing:
         self._lines[replica] = Line(replica, follower, self._listener, self._stray)
         self._leases.joined(replica, follower.names)
         self._leaving.discard(replica)
-        if replica in self._leases.held:
-            self._won.append(replica)
         self.ready.clear()
         self._due.set()
 
@@ -132,6 +128,7 @@ class Observing:
             if replica in self._alone:
                 self._alone.discard(replica)
                 self._listener.ingest(replica, None)
+            line.follower.writing = True  # its row may be another replica's soon
             self._leaving.add(replica)
 
     def record(self, replica: str, changes: Sequence[Change], progress: Progress) -> None:
@@ -178,7 +175,6 @@ class Observing:
                     leases.left(replica)
         won = await leases.seek(live)
         if won:
-            self._won += won
             self._due.set()
         surplus = leases.surplus(live)
         if surplus is not None:
@@ -214,10 +210,12 @@ class Observing:
         writers = self.writers
         if replica in writers:
             self._listener.ingest(replica, None)
-            while replica in writers and not writers[replica].idle and await self.flush():
-                pass
-            writers.end(replica)
-            self._due.set()
+            try:
+                while replica in writers and not writers[replica].idle and await self.flush():
+                    pass
+            finally:
+                writers.end(replica)
+                self._due.set()
         await self._leases.release(replica)
 
     def _lose(self, replica: str) -> None:
@@ -233,10 +231,8 @@ class Observing:
     async def _begin(self, replica: str) -> None:
         """Make use of a lease: come to the log's tip, then go on with the engine's events from there."""
         line, token = self._lines.get(replica), self._leases.held.get(replica)
-        if line is None or token is None or replica in self.writers:
+        if line is None or token is None or replica in self._alone:
             return
-        if replica in self._alone:
-            self._agree_again(replica)
         self._following.leave(line.key)
         await line.follower.load(self._store)
         if self._lines.get(replica) is not line or self._leases.held.get(replica) != token:
@@ -272,6 +268,7 @@ class Observing:
             sent = await self.writers.flush()
         self._health.served(_WRITING)
         for replica in self.writers.lost:
+            self._leases.held.pop(replica, None)
             self._lose(replica)
         return sent
 
@@ -299,9 +296,8 @@ class Observing:
             StoreDown: the store did not serve.
         """
         self._due.clear()
-        while self._won:
-            await self._begin(self._won[0])
-            del self._won[0]
+        for replica in [replica for replica in self._leases.held if replica not in self.writers]:
+            await self._begin(replica)
         if self._clock() - self._inspected >= LOOK_SECONDS:
             await self._inspect()
         lines = [line for line in self._lines.values() if not line.follower.writing]

@@ -42,7 +42,7 @@ class Engines:
 
     def ingest(self, replica: str, progress: Progress | None) -> None:
         if progress is None:
-            del self.next[replica]
+            self.next.pop(replica, None)
         else:
             self.next[replica] = progress.next
             self.begun.append((replica, progress.next))
