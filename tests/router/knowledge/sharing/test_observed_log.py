@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -26,7 +28,7 @@ from kvroute.router.knowledge.sharing.observed_log import (
 )
 from kvroute.router.knowledge.sharing.observed_writer import ObservedWriter, WriterSettings
 from kvroute.router.knowledge.sharing.observed_writers import ObservedWriters
-from kvroute.router.knowledge.sharing.store import Append, Batch, EntryId, Put
+from kvroute.router.knowledge.sharing.store import Append, Batch, EntryId, Outcome, Put
 from tests.router.knowledge.sharing.schedule import plain
 
 NAMES = LogNames("test", "a")
@@ -163,6 +165,58 @@ async def test_an_answer_that_was_lost() -> None:
     assert [id.n for id, _ in await pair.store.span(NAMES.observed, EntryId(), EntryId(2**60, 0), 9)] == [1, 2]
 
 
+async def test_an_old_copy_of_the_data() -> None:
+    """A server that comes back without the last entries takes nothing from the writer that would leave a hole: the
+    writer begins a new generation, and followers that were ahead read it."""
+    pair = Pair()
+    await pair.begin()
+    await pair.following.load(pair.store)
+    pair.say(stored(0))
+    await pair.flush()
+    old = copy.deepcopy(pair.store.saved())
+    pair.say(stored(100))
+    await pair.flush()
+    await pair.read()
+    pair.store.restored(old)
+    pair.say(stored(200))
+    sent = pair.writer.batch(pair.now)
+    assert sent is not None
+    assert await pair.store.commit([sent]) == [Outcome.GIVEN]
+    pair.writer.failed()
+    await pair.flush()
+    assert pair.writer.generations == 2
+    (tip,) = await pair.store.get([NAMES.tip])
+    pair.following.check(tip)
+    assert not pair.following.synced
+    assert await pair.following.load(pair.store)
+    assert pair.same()
+
+
+async def test_a_late_generation() -> None:
+    """A generation's beginning that was given up and reaches the server late, after others, changes nothing."""
+    pair = Pair()
+    await pair.begin()
+    pair.store.flush()
+    await pair.store.commit([Batch([Put(NAMES.ingest, b"one")])])
+    await pair.writers.inspect()
+    pair.say(stored(0))
+    late: list[Batch] = []
+    while pair.writer.generations < 2:
+        await pair.writers._resolve()
+        batch = pair.writer.batch(pair.now)
+        assert batch is not None
+        late.append(batch)
+        pair.writer.settle((await pair.store.commit([batch]))[0], pair.now)
+    pair.say(stored(50))
+    await pair.flush()
+    tip = await pair.store.get([NAMES.tip])
+    for batch in late:
+        await pair.store.commit([batch])
+    assert await pair.store.get([NAMES.tip]) == tip
+    assert await pair.following.load(pair.store)
+    assert pair.same()
+
+
 async def test_taking_over_without_a_snapshot() -> None:
     """The next writer goes on from the log's tip: an epoch of its own, no new snapshot, and followers stay in step."""
     pair = Pair()
@@ -244,6 +298,21 @@ async def test_the_source_travels() -> None:
     assert pair.writer.idle
     pair.say(source=Source.RECOVERING)
     assert not pair.writer.idle
+
+
+async def test_keys_never_pile_up() -> None:
+    """However much is said, the store keeps one snapshot and the entries since; all of it expires."""
+    pair = Pair(WriterSettings(least_tail=2000, entry_bytes=200, grace=0.5))
+    await pair.begin()
+    for first in range(0, 12_000, 4):
+        pair.say(stored(first % 400), removed((first - 200) % 400))
+        await pair.flush()
+        pair.now += 0.05
+    assert pair.writer.snapshots > 50
+    assert (await pair.store.ends([NAMES.observed]))[0].length < 60
+    assert len(await pair.store.scan("")) <= 6
+    pair.now += 3601.0
+    assert await pair.store.scan("") == [NAMES.ingest]
 
 
 @pytest.mark.parametrize("block_tokens", [16, 32])
