@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -14,7 +14,7 @@ from kvroute.router.core.decide import Deciding, Decision
 from kvroute.router.knowledge.sharing.place import place
 from kvroute.router.knowledge.sharing.redis_store import RedisStore
 from kvroute.router.knowledge.sharing.sharing import Settings, Sharing
-from kvroute.router.knowledge.sharing.store import Trouble
+from kvroute.router.knowledge.sharing.store import Batch, Entry, EntryId, Outcome, Trouble
 from kvroute.scorers.contract import Column, Request
 from tests.router.core.deciding import prompt, sent, world
 from tests.router.knowledge.sharing.servers import Server, server
@@ -26,9 +26,9 @@ _SETTINGS = Settings(beat_seconds=0.1, ttl_seconds=0.8)
 class Live:
     """One router with all its tasks."""
 
-    def __init__(self, url: str, replicas: int = 2) -> None:
+    def __init__(self, url: str, replicas: int = 2, kind: type[RedisStore] = RedisStore) -> None:
         self.deciding: Deciding = world(replicas)
-        self.store = RedisStore(place(url), limit=0.3)
+        self.store = kind(place(url), limit=0.3)
         self.sharing = Sharing(self.deciding, self.store, _SETTINGS)
         for replica in self.deciding.fleet:
             self.sharing.joined(replica.name)
@@ -46,9 +46,11 @@ class Live:
 
 
 @asynccontextmanager
-async def live(url: str, count: int, replicas: int = 2) -> AsyncIterator[list[Live]]:
+async def live(
+    url: str, count: int, replicas: int = 2, kind: type[RedisStore] = RedisStore
+) -> AsyncIterator[list[Live]]:
     """Routers that have started and know each other."""
-    routers = [Live(url, replicas) for _ in range(count)]
+    routers = [Live(url, replicas, kind) for _ in range(count)]
     for router in routers:
         router.sharing.start()
     try:
@@ -97,6 +99,33 @@ async def test_a_router_that_starts_is_warm(redis_server: Server) -> None:
     async with live(redis_server.url, 1, replicas=3) as (again,):
         assert [again.deciding.index.depths(chat.keys, [0, 1, 2]) for chat in chats] == before
         assert again.requests == [0.0] * 3
+
+
+class SlowStore(RedisStore):
+    """The way there and back takes 100 ms."""
+
+    async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
+        await asyncio.sleep(0.1)
+        return await super().commit(batches)
+
+    async def read(self, after: Mapping[str, EntryId], *, block_ms: int, count: int) -> dict[str, list[Entry]]:
+        found = await super().read(after, block_ms=block_ms, count=count)
+        await asyncio.sleep(0.1)
+        return found
+
+
+async def test_a_slow_redis(redis_server: Server, bad: Callable[[], list[str]]) -> None:
+    """It is shown to be slow; what routers know of each other is late by that much, and nobody is given up."""
+    redis_server.tell("FLUSHALL")
+    async with live(redis_server.url, 2, kind=SlowStore) as (one, other):
+        await until(lambda: one.sharing.health.trouble is Trouble.SLOW)
+        for i in range(50):
+            one.decide(prompt(f"{i} " * 200))
+        await until(lambda: sum(other.requests) == 50.0)
+        assert other.sharing.figures.lag >= 0.1
+        assert not one.sharing.figures.lapses
+        assert one.sharing.figures.round_trip >= 0.05
+    assert bad() == []
 
 
 async def test_redis_paused_and_back(bad: Callable[[], list[str]]) -> None:
