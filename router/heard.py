@@ -69,14 +69,10 @@ class Heard:
             self.subscription.close()
         self.stream = self.subscription = None
 
-    def go_on(self, wires: Wires) -> None:
+    def go_on(self) -> None:
         """Have done, a little a turn, what the stream has left to do, and ask for what it wants."""
-        stream, subscription = self.stream, self.subscription
-        if stream is not None and subscription is not None:
-            if stream.wants is not None:
-                subscription.check()
-            if stream.busy:
-                wires.intake.look(subscription)
+        if self.subscription is not None:
+            self.subscription.go_on()
 
     def emptied(self) -> bool:
         """Whether the engine's cache, not just our knowledge of it, has become empty since this was last asked."""

@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Protocol
 
 import msgspec
 import zmq
@@ -26,6 +25,8 @@ from kvroute.router.knowledge.events.stream import Stream
 from kvroute.router.knowledge.events.subscription import Wires
 from kvroute.router.knowledge.lenses import Lenses
 from kvroute.router.knowledge.sharing.observed_log import Progress
+from kvroute.router.knowledge.sharing.observing import Observing
+from kvroute.router.knowledge.sharing.sharing import Sharing
 from kvroute.router.membership import Tells
 
 log = logging.getLogger(__name__)
@@ -37,22 +38,6 @@ NO_EVENTS = (
     ' --kv-events-config \'{"enable_kv_cache_events":true,"publisher":"zmq","endpoint":"tcp://*:5557",'
     '"replay_endpoint":"tcp://*:5558"}\''
 )
-
-
-class Shared(Protocol):
-    """Who decides which of several routers follows a replica's events, and hands on what the others heard."""
-
-    def joined(self, replica: str, row: int, block_tokens: int) -> None:
-        """A replica with KV events is here."""
-        ...
-
-    def left(self, replica: str) -> None:
-        """It is gone, or has no events any more."""
-        ...
-
-    def record(self, replica: str, changes: Sequence[Change], progress: Progress) -> None:
-        """Its events, which this router follows, were carried out just now."""
-        ...
 
 
 class Hearing:
@@ -74,8 +59,8 @@ class Hearing:
         self._clock = clock
         self._heard: dict[str, Heard] = {}
         self._backends: dict[str, Backend] = {}
-        self.shared: Shared | None = None
-        """None: this router follows all events itself."""
+        self.sharing: Sharing | None = None
+        """None: this router is alone, and follows all events itself."""
         self._wires: Wires | None = None
         self._timer: asyncio.TimerHandle | None = None
         lenses.chosen = self._lens_chosen
@@ -103,8 +88,15 @@ class Hearing:
         """Some engine serves this model: its lens is looked for."""
         self._lenses.serve(model, root, block_tokens)
 
-    def served(self, replica: Replica, backend: Backend) -> None:
-        """A replica serves, for the first time or again."""
+    @property
+    def _shared(self) -> Observing | None:
+        """Who decides which of several routers follows a replica's events."""
+        return None if self.sharing is None else self.sharing.observing
+
+    def served(self, replica: Replica, backend: Backend, life: float) -> None:
+        """A replica serves, for the first time or again. `life`: when its engine started [s since 1970], or 0."""
+        if self.sharing is not None:
+            self.sharing.joined(replica.name, life)
         heard = self._heard.get(replica.name)
         if heard is not None and heard.replica is not replica:
             self._leave(heard)
@@ -117,17 +109,21 @@ class Hearing:
 
     def left(self, replica: Replica) -> None:
         """A replica is gone."""
+        if self.sharing is not None:
+            self.sharing.left(replica.name)
         heard = self._heard.get(replica.name)
         if heard is not None and heard.replica is replica:
             self._leave(self._heard.pop(replica.name))
             self._backends.pop(replica.name, None)
 
     def restarted(self, replica: Replica) -> None:
-        """Its engine's process is another one: it may publish elsewhere, or not at all."""
+        """Its engine's process is another one."""
+        if self.sharing is not None:
+            self.sharing.restarted(replica.name)
         heard = self._heard.get(replica.name)
         if heard is not None and heard.stream is not None:
             heard.stream.restarted(self._clock())
-            self._go_on(heard)
+            heard.go_on()
             self._settle(heard)
 
     # --- what the traffic tells ---
@@ -137,7 +133,7 @@ class Hearing:
         heard = self._heard.get(replica.name)
         if heard is not None and heard.stream is not None:
             heard.stream.sent(keys)
-            self._go_on(heard)
+            heard.go_on()
 
     def tells(self, replica: Replica) -> Tells:
         """What is known of its events."""
@@ -157,7 +153,7 @@ class Hearing:
             )
             self._deciding.cleared(replica)
             heard.stream.reset(self._clock())
-            self._go_on(heard)
+            heard.go_on()
 
     # --- finding and subscribing ---
 
@@ -203,10 +199,10 @@ class Hearing:
         self._say(heard, f"{lens}; KV events from {where} (told by {source.found.value})")
         heard.source, heard.block_tokens = source, block_tokens
         self._deciding.occupancy.block_tokens[replica.row] = float(block_tokens)
-        if self.shared is None:
+        if self._shared is None:
             self._subscribe(heard, None)
         else:
-            self.shared.joined(replica.name, replica.row, block_tokens)
+            self._shared.joined(replica.name, replica.row, block_tokens)
 
     async def _sources(self, backend: Backend, rank: int) -> Sources:
         """As configured, else as the engine tells, else (if asked for) at the usual ports."""
@@ -245,8 +241,8 @@ class Hearing:
         if heard.source is None:
             return
         heard.unsubscribe()
-        if self.shared is not None:
-            self.shared.left(heard.replica.name)
+        if self._shared is not None:
+            self._shared.left(heard.replica.name)
         heard.source, heard.foreign = None, False
         self._deciding.index.observed.clear(heard.replica.row)
         self._sourced(heard, Source.EXPECTED)
@@ -257,10 +253,6 @@ class Hearing:
             heard.task.cancel()
             heard.task = None
         self._forget(heard)
-
-    def _go_on(self, heard: Heard) -> None:
-        if self._wires is not None:
-            heard.go_on(self._wires)
 
     def _say(self, heard: Heard, about: str) -> None:
         if about != heard.about:
@@ -278,8 +270,8 @@ class Hearing:
                 self._deciding.forgotten(heard.replica)
 
     def _record(self, heard: Heard, changes: tuple[Change, ...]) -> None:
-        if self.shared is not None and heard.stream is not None:
-            self.shared.record(heard.replica.name, changes, Progress(*heard.stream.state()))
+        if self._shared is not None and heard.stream is not None:
+            self._shared.record(heard.replica.name, changes, Progress(*heard.stream.state()))
 
     def _stored(self, replica: Replica, keys: Words) -> None:
         deciding = self._deciding

@@ -33,8 +33,8 @@ class Hears(Protocol):
         """Some engine serves this model, which it says comes from `root`, in blocks of so many tokens."""
         ...
 
-    def served(self, replica: Replica, backend: Backend) -> None:
-        """A replica serves, for the first time or again."""
+    def served(self, replica: Replica, backend: Backend, life: float) -> None:
+        """A replica serves, for the first time or again. `life`: when its engine started [s since 1970], or 0."""
         ...
 
     def left(self, replica: Replica) -> None:
@@ -42,7 +42,7 @@ class Hears(Protocol):
         ...
 
     def restarted(self, replica: Replica) -> None:
-        """Its engine's process is another one."""
+        """Its engine's process is another one; `served` tells since when, where that is known."""
         ...
 
     def reset(self, replica: Replica) -> None:
@@ -75,7 +75,7 @@ class Deaf:
     def serves(self, model: str, root: str | None, block_tokens: int | None) -> None:
         """Not used."""
 
-    def served(self, replica: Replica, backend: Backend) -> None:
+    def served(self, replica: Replica, backend: Backend, life: float) -> None:
         """Not used."""
 
     def left(self, replica: Replica) -> None:
@@ -143,6 +143,8 @@ class Membership:
         self._name_replicas = name_replicas
         self._outside = Outside(deciding.fleet)
         self._cached: dict[str, Cached] = {}
+        self._lives: dict[str, float] = {}
+        """When each replica's engine started, where it tells [s since 1970]."""
         self.members: dict[Endpoint, Member] = {}
         self.hears: Hears = Deaf()
         self.left: Callable[[str], None] = metrics.forget
@@ -224,6 +226,7 @@ class Membership:
             log.warning("%s restarted: what it had cached is forgotten", replica.name)
             self._deciding.drop(replica)
             self.hears.restarted(replica)
+            self._lives.pop(replica.name, None)
             self._outside.forget(replica)
             self._cached.pop(replica.name, None)
             self._metrics.restarted(replica.name)
@@ -233,6 +236,8 @@ class Membership:
         member = self.members[endpoint]
         if self._set_ranks(member, readings, now):
             self._settle_state(member)
+            self._tell_served(member, readings)
+        elif any(self._lives.get(replica.name, 0.0) != _life(readings) for replica in member.replicas):
             self._tell_served(member, readings)
         by_rank = {replica.spec.rank: replica for replica in member.replicas}
         for reading in readings:
@@ -287,8 +292,10 @@ class Membership:
             block_tokens = next((reading.block_size for reading in readings if reading.block_size), None)
             for model in member.served.models[:1]:
                 self.hears.serves(model, member.served.root(model), block_tokens)
+            life = _life(readings)
             for replica in member.replicas:
-                self.hears.served(replica, member.backend)
+                self._lives[replica.name] = life
+                self.hears.served(replica, member.backend, life)
 
     def _settle_state(self, member: Member) -> None:
         for replica in member.replicas:
@@ -320,6 +327,7 @@ class Membership:
 
     def _leave(self, replica: Replica) -> None:
         self.hears.left(replica)
+        self._lives.pop(replica.name, None)
         self._outside.forget(replica)
         self._targets.pop(replica.name, None)
         self._deciding.drop(replica)
@@ -382,6 +390,11 @@ def _lacking(readings: list[Reading]) -> Iterator[str]:
         yield "has prefix caching switched off: every prompt is taken to be computed anew there"
     elif any(reading.capacity_tokens is None for reading in readings):
         yield "does not tell its cache size in /metrics: it is taken to be 2,000,000 tokens, too many for most"
+
+
+def _life(readings: list[Reading]) -> float:
+    """When the engine started [s since 1970]; 0 where it does not tell."""
+    return next((reading.started_at for reading in readings if reading.started_at), 0.0)
 
 
 def _cache_totals(reading: Reading) -> tuple[float, float]:

@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import random
+import secrets
 import signal
 import ssl
 import sys
@@ -18,7 +19,7 @@ import numpy as np
 import uvloop
 
 from kvroute import __version__
-from kvroute.router.config import Config, Listen
+from kvroute.router.config import Config, Listen, Redis
 from kvroute.router.control.admin import ControlServer, make_admin
 from kvroute.router.control.logs import set_up_logs
 from kvroute.router.control.loop_lag import LoopLag
@@ -26,6 +27,7 @@ from kvroute.router.control.metrics import Metrics
 from kvroute.router.core.decide import Deciding
 from kvroute.router.core.fleet import Fleet
 from kvroute.router.core.index import Index
+from kvroute.router.core.observed import Observed
 from kvroute.router.dataplane.contract import Endpoint
 from kvroute.router.dataplane.memory import keep_freed_memory
 from kvroute.router.dataplane.server import DataPlane
@@ -37,7 +39,13 @@ from kvroute.router.fleetwatch.models import discover
 from kvroute.router.fleetwatch.static import BackendsFile
 from kvroute.router.fleetwatch.watch import Watch
 from kvroute.router.hearing import Hearing
+from kvroute.router.knowing import Knowing
 from kvroute.router.knowledge.lenses import Lenses
+from kvroute.router.knowledge.sharing.place import place
+from kvroute.router.knowledge.sharing.redis_store import RedisStore
+from kvroute.router.knowledge.sharing.sharing import Settings as SharingSettings
+from kvroute.router.knowledge.sharing.sharing import Sharing
+from kvroute.router.knowledge.sharing.store import Store
 from kvroute.router.knowledge.text import TextLens
 from kvroute.router.local import LocalPaths
 from kvroute.router.membership import Membership
@@ -46,6 +54,9 @@ from kvroute.router.traffic import Target, Traffic, TrafficOptions
 from kvroute.scorers.plugins import load_policy
 
 log = logging.getLogger(__name__)
+
+KNOWN_SECONDS = 2.0
+"""A router that shares what is known waits so long at most before it takes requests, to know what the others do."""
 
 
 class Server:
@@ -67,7 +78,7 @@ class Server:
         known = config.knowledge
         self.deciding = Deciding(
             Fleet(config.step),
-            Index(),
+            Index(Observed(seed=secrets.randbits(63))),
             policy,
             np.random.default_rng(config.seed),
             (0.0, known.cpu_seconds, known.disk_seconds),
@@ -87,6 +98,10 @@ class Server:
         )
         self.hearing = Hearing(self.deciding, self.lenses, self._client, known.kv_events)
         self.membership.hears = self.hearing
+        self.sharing: Sharing | None = None
+        self._store: Store | None = None
+        if config.redis.url is not None:
+            self._share(config.redis, config.redis.url)
         self._session: aiohttp.ClientSession | None = None
         self._upstream_ssl = upstream_ssl
         self.local = LocalPaths(
@@ -101,8 +116,10 @@ class Server:
             _options(config),
         )
         self.traffic.targets = targets
-        self.facade = Facade(__version__, config, self.traffic, self.membership, self.local)
+        self.knowing = Knowing(self.deciding, self.membership, self.hearing, self.lenses)
+        self.facade = Facade(__version__, config, self.traffic, self.membership, self.local, self.knowing)
         self.metrics.replicas = self.facade.replicas
+        self.metrics.knowledge = self.knowing.all
         self.dataplane = DataPlane(self.traffic, config.limits, upstream_ssl)
         self.metrics.counters = self.dataplane.counters
         self._lag = LoopLag(self.metrics.router.loop_lag.observe)
@@ -126,6 +143,8 @@ class Server:
             ConfigError: the backends' file or the certificate cannot be read.
         """
         await self.prepare()
+        if self.sharing is not None:
+            await self.known(KNOWN_SECONDS)
         await self.listen()
 
     async def prepare(self) -> None:
@@ -139,7 +158,22 @@ class Server:
         await self.lenses.start()
         self.control_port = await self._control.start()
         self._lag.start()
+        if self.sharing is not None:
+            self.sharing.start()
         self._expect(backends)
+
+    async def known(self, seconds: float, stop: asyncio.Event | None = None) -> None:
+        """Wait until the listed replicas have joined and what is shared of them was read, but so long at most: half of
+        it where at least one replica is ready."""
+        started = time.monotonic()
+        while self.watch.missing() and not (stop is not None and stop.is_set()):
+            waited = time.monotonic() - started
+            if waited > seconds or (waited > 0.5 * seconds and self.local.ready()):
+                break
+            await asyncio.sleep(0.02)
+        left = seconds - (time.monotonic() - started)
+        if self.sharing is not None and left > 0.0 and not await self.sharing.warm(left):
+            log.warning("what other routers know was not read in time: the first decisions go without it")
 
     async def listen(self) -> None:
         """Take clients' requests from here on."""
@@ -161,12 +195,29 @@ class Server:
         if self._file is not None:
             await self._file.close()
         await self.watch.close()
+        if self.sharing is not None:
+            await self.sharing.close()
         self.hearing.close()
+        if self._store is not None:
+            await self._store.close()
         await self.lenses.close()
         await self._control.close()
         await self._client.close()
         if self._session is not None:
             await self._session.close()
+
+    def _share(self, redis: Redis, url: str) -> None:
+        where = place(
+            url,
+            user=redis.user,
+            password_env=redis.password_env,
+            password_file=redis.password_file,
+            ca_file=redis.ca,
+        )
+        self._store = RedisStore(where)
+        settings = SharingSettings(namespace=redis.namespace, flush_seconds=redis.flush_seconds)
+        self.sharing = self.hearing.sharing = Sharing(self.deciding, self._store, settings, listener=self.hearing)
+        log.info("what is known is shared through %s, under %r", where, redis.namespace)
 
     def _listed(self, backends: list[Backend]) -> None:
         """The backends' file changed."""

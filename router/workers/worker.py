@@ -7,7 +7,6 @@ import logging
 import signal
 import socket
 import sys
-import time
 
 import msgspec
 import uvloop
@@ -68,7 +67,7 @@ async def _serve(task: Task, reader: asyncio.StreamReader, writer: asyncio.Strea
         await server.prepare()
         for name in task.drained:
             _drain(server, name, True)
-        await _until_known(server, OTHERS_SECONDS if task.others_serve else FIRST_SECONDS, stop)
+        await server.known(OTHERS_SECONDS if task.others_serve else FIRST_SECONDS, stop)
         server.traffic.stored.learned = lambda response, replica: _tell(writer, Stored(response, replica))
         server.local.adapters_changed = lambda: _tell(writer, AdaptersChanged())
         await server.listen()
@@ -81,19 +80,6 @@ async def _serve(task: Task, reader: asyncio.StreamReader, writer: asyncio.Strea
         hearing.cancel()
         await server.close()
     log.info("ended")
-
-
-async def _until_known(server: Server, seconds: float, stop: asyncio.Event) -> None:
-    """Wait until the listed replicas have joined, at most `seconds`: half of it where one at least is ready.
-
-    Until then this worker would refuse what others serve.
-    """
-    started = time.monotonic()
-    while server.watch.missing() and not stop.is_set():
-        waited = time.monotonic() - started
-        if waited > seconds or (waited > 0.5 * seconds and server.local.ready()):
-            return
-        await asyncio.sleep(0.02)
 
 
 def _drain(server: Server, name: str, drained: bool) -> None:

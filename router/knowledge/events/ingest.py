@@ -46,6 +46,8 @@ class Ingest:
         self._counts = counts
         self._orphans = Orphans(counts)
         self.anchors = Anchors(self._orphans)
+        self._parts = 1
+        """Blocks of ours in one of the engine's."""
         self._group: int | None = None
         self._grouped = False
         self._changes: list[Change] = []
@@ -125,7 +127,7 @@ class Ingest:
         """Enter a run behind its parent, or keep it aside."""
         parent = run.root if run.parent is None else self._key_of(run.parent)
         if parent is not None:
-            self._put(medium, hashes, rehash.keys(run, parent))
+            self._put(medium, rehash.spread(hashes, self._parts), rehash.keys(run, parent))
             return
         told = hashes.tolist()
         self._orphans.add(medium, told, run)
@@ -155,6 +157,7 @@ class Ingest:
             hashes = rehash.as_words([hash_ for hash_ in hashes.tolist() if not self._orphans.remove(medium, hash_)])
         if not len(hashes):
             return
+        hashes = rehash.spread(hashes, self._parts)
         if self._keys or medium != self._medium:
             self._flush()
             self._medium = medium
@@ -187,6 +190,7 @@ class Ingest:
             self.mismatch = Mismatch(engine_tokens, self.block_tokens)
             return False
         self.mismatch = None
+        self._parts = engine_tokens // self.block_tokens
         return True
 
     def _key_of(self, hash_: int) -> int | None:

@@ -14,6 +14,8 @@ from kvroute.router.core.changes import Words
 from kvroute.router.knowledge.events.batch import BadBatch, BlockStored, is_repeated, nothing_but_nil, plain, word
 
 _mix = xxhash.xxh3_64_intdigest
+_STEP = np.uint64(0x9E3779B97F4A7C15)
+"""Between the hashes of one block's parts: 2^64 over the golden ratio, so that they are far from one another."""
 _UNNAMED = "\0lora id "
 """Before the number of an adapter whose name an older engine does not tell: no client can ask for such a name."""
 
@@ -86,17 +88,28 @@ def read(event: BlockStored, hashes: Words) -> Blocks | None:
 
 
 def keys(run: Run, parent: int) -> Words:
-    """One key per engine block of the run, which follows the block whose key is `parent` (or the run's root)."""
+    """The keys of our blocks in the run, which follows the block whose key is `parent` (or the run's root)."""
     if run.mixed is None:
-        chain = blocks.extend(parent, run.data, run.own_bytes)
-        per_block = run.block_bytes // run.own_bytes
-        return as_words(chain[per_block - 1 :: per_block] if per_block > 1 else chain)
-    found = []
+        return as_words(blocks.extend(parent, run.data, run.own_bytes))
+    found: list[int] = []
     view = memoryview(run.data)
     for start, mixed in zip(range(0, len(view), run.block_bytes), run.mixed, strict=True):
-        parent = next_key(parent, view[start : start + run.block_bytes], run.own_bytes, mixed)
-        found.append(parent)
+        behind = parent if mixed is None else _mix(mixed, parent)
+        found += blocks.extend(behind, view[start : start + run.block_bytes], run.own_bytes)
+        parent = found[-1]
     return as_words(found)
+
+
+def spread(hashes: Words, parts: int) -> Words:
+    """A hash for each of the `parts` of ours in every block of the engine: the last one's is the engine's own.
+
+    Whoever holds a block must hold its parents, so all parts are entered and removed, not the last alone.
+    """
+    if parts == 1:
+        return hashes
+    steps = np.arange(1, parts + 1, dtype=np.uint64) * _STEP
+    steps[-1] = 0
+    return (hashes[:, None] + steps).reshape(-1)
 
 
 def next_key(parent: int, data: bytes | memoryview, own_bytes: int, mixed: bytes | None) -> int:

@@ -37,7 +37,7 @@ def _keys(own: int, parent: int | None = None, **fields: Any) -> list[int]:
 def test_keys_are_those_of_the_token_lens(
     tokens: list[int], own: int, per_block: int, lora: str | None, salt: str | None
 ) -> None:
-    """Whatever the ids, the adapter, the salt: every m-th key of the prompt, m being our blocks in one of theirs."""
+    """Whatever the ids, the adapter, the salt, and however many of our blocks are in one of theirs."""
     size = own * per_block
     count = len(tokens) // size
     told = tokens[: count * size]
@@ -46,7 +46,7 @@ def test_keys_are_those_of_the_token_lens(
         own, block_hashes=list(range(count)), token_ids=told, block_size=size, lora_name=lora, extra_keys=extra
     ) if count else []  # fmt: skip
     salted = salt if count else None
-    assert found == keys_of(told, own, lora, salted)[per_block - 1 :: per_block]
+    assert found == keys_of(told, own, lora, salted)
 
 
 @given(ids, st.integers(0, 2**64 - 1), st.integers(0, 40))
@@ -161,3 +161,11 @@ def test_mixing_changes_the_seed_only() -> None:
     assert run is not None
     assert run.mixed == [msgspec.msgpack.encode([["image", 0]])]
     assert rehash.next_key(1, blocks.pack([5]), 4, None) == blocks.extend(1, blocks.pack([5]), 4)[0]
+
+
+def test_a_block_in_parts_has_a_hash_for_each() -> None:
+    """The last part's hash is the engine's own, behind which children hang; one part is the block itself."""
+    hashes = rehash.as_words([5, 2**64 - 1])
+    assert rehash.spread(hashes, 1) is hashes
+    parts = rehash.spread(hashes, 3).tolist()
+    assert (len(set(parts)), parts[2], parts[5]) == (6, 5, 2**64 - 1)
