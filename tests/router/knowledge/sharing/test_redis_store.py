@@ -252,3 +252,15 @@ def _certificate(path: Path) -> Path:
     form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     path.write_bytes(key.private_bytes(*form) + signed.public_bytes(serialization.Encoding.PEM))
     return path
+
+
+def test_redis_is_imported_here_only() -> None:
+    """No other file of the router knows redis."""
+    router = Path(__file__).parents[4] / "router"
+    assert router.is_dir()
+    naming = [
+        path.name
+        for path in router.rglob("*.py")
+        if any(line.lstrip().startswith(("import redis", "from redis")) for line in path.read_text().splitlines())
+    ]
+    assert naming == ["redis_store.py"]
