@@ -114,8 +114,8 @@ class Head(msgspec.Struct, frozen=True):
     n: int
     parts: int
     pairs: int
-    bytes: int
-    """Of all parts."""
+    size: int
+    """Of all parts [bytes]."""
     next: int
     stamp: float
     source: Source

@@ -307,7 +307,7 @@ class ObservedWriter:
         if old is None:
             return False
         self._parts = [self.names.part(old.generation, old.covers, at) for at in range(old.parts)]
-        self._table_bytes = old.bytes
+        self._table_bytes = old.size
         return True
 
     # -- from time to time, and at the end ----------------------------------------------------------------------

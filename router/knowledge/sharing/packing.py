@@ -125,8 +125,8 @@ def joined(received: Sequence[bytes]) -> list[Contents]:
         medium, columns = _part(data)
         found.setdefault(medium, []).append(columns)
     tables: list[Contents] = []
-    for medium, columns in found.items():
-        hashes, keys, counts = zip(*columns, strict=True)
+    for medium, pieces in found.items():
+        hashes, keys, counts = zip(*pieces, strict=True)
         tables.append((medium, np.concatenate(hashes), np.concatenate(keys), np.concatenate(counts)))
     return tables
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -123,7 +124,7 @@ def server(*options: str, port: int | None = None, password: str | None = None) 
 def cluster(nodes: int = 3) -> Iterator[list[Server]]:
     """Primaries that share the slots evenly; the bus ports lie 10,000 above the others."""
     program = binary()
-    ports = free_ports(nodes)
+    ports = _cluster_ports(nodes)
     with TemporaryDirectory(prefix="kvroute-redis-") as folder:
         running: list[Server] = []
         try:
@@ -142,6 +143,17 @@ def cluster(nodes: int = 3) -> Iterator[list[Server]]:
         finally:
             for node in running:
                 node.kill()
+
+
+def _cluster_ports(count: int) -> list[int]:
+    """Free ports whose bus ports are free as well."""
+    found: list[int] = []
+    while len(found) < count:
+        (port,) = free_ports(1)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port + 10_000))
+            found.append(port)
+    return found
 
 
 def _join(nodes: list[Server]) -> None:
