@@ -18,7 +18,7 @@ _BLOCK_MS = 250
 
 
 class Follower(Protocol):
-    """Wants to hear of one Stream's entries, in order, each once or more often."""
+    """Wants to hear of one Stream's entries, in order, each once."""
 
     @property
     def key(self) -> str: ...
@@ -49,6 +49,7 @@ class Following:
         self._pace = pace_seconds
         self._count = count
         self._followers: dict[str, Follower] = {}
+        self._handing: dict[str, asyncio.Lock] = {}
         self._groups: list[list[str]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._running = False
@@ -65,6 +66,7 @@ class Following:
     def leave(self, key: str) -> None:
         """Read it no more."""
         if self._followers.pop(key, None) is not None:
+            self._handing.pop(key, None)
             self._regroup()
 
     def start(self) -> None:
@@ -113,11 +115,16 @@ class Following:
         for key, entries in found.items():
             follower = self._followers.get(key)
             if follower is not None:
-                # Two reads may have been under way: what one has brought, the other need not.
-                last = follower.after
-                new = list(itertools.dropwhile(lambda entry, last=last: entry.id <= last, entries))
-                await follower.entries(new)
+                await self._hand(follower, entries)
         return sum(map(len, found.values()))
+
+    async def _hand(self, follower: Follower, entries: Sequence[Entry]) -> None:
+        """Let it take in what is new to it. Two reads may be under way: what one has brought the other has not."""
+        async with self._handing.setdefault(follower.key, asyncio.Lock()):
+            last = follower.after
+            new = list(itertools.dropwhile(lambda entry: entry.id <= last, entries))
+            if new:
+                await follower.entries(new)
 
     async def catch_up(self, block_ms: int = 0) -> int:
         """Read all there is now, of every Stream; how many entries there were.

@@ -203,3 +203,40 @@ async def test_the_stream_of_requests_is_bounded_in_bytes(store: MemoryStore, cl
         entries = (await store.read({f"{{kvroute:{name}}}:expected": EntryId()}, block_ms=0, count=10_000)).popitem()[1]
         held += sum(len(entry.fields[b"r"]) for entry in entries)
     assert 300_000 < held < 620_000
+
+
+async def test_a_store_whose_clock_went_back_is_read_anew(clock: Clock) -> None:
+    """New entries have smaller ids than those heard before: own beats that never come back show it."""
+    server_clock = Clock()
+    store = MemoryStore(server_clock)
+    one, other = await started(store, clock, 2)
+    one.decide(prompt("a" * 1000))
+    await talk(one, other)
+    server_clock.now -= 3600.0
+    store.flush()
+    one.decide(prompt("b" * 1000))
+    for _ in range(12):
+        clock.now += 0.5
+        server_clock.now += 0.5
+        for router in (one, other):
+            await router.beat()
+            await router.sharing.warming.warm_up()
+        await talk(one, other)
+    assert len(other.sharing.foreign) == 2
+    assert len(other.sharing.peers) == 1
+
+
+async def test_what_waits_is_told_when_the_store_is_back(store: MemoryStore, clock: Clock) -> None:
+    """What was sent while the store was away is told afterwards, too: in the end both caches look the same."""
+    one, other = await started(store, clock, 2)
+    requests = [prompt(f"{i} " * 100) for i in range(30)]
+    for request in requests:
+        one.end(request, one.decide(request), output_tokens=5)
+    assert len(one.sharing.log) == 90
+    clock.now += 30.0
+    for router in (one, other, one, other):
+        await router.beat()
+    await talk(one, other)
+    for request in requests:
+        assert other.deciding.index.depths(request.keys, [0, 1]) == one.deciding.index.depths(request.keys, [0, 1])
+    assert (other.column(Column.REQUESTS), len(other.sharing.foreign)) == ([0.0, 0.0], 0)
