@@ -9,10 +9,11 @@ import msgspec
 import numpy as np
 
 from kvroute.router.config import Config
-from kvroute.router.control.contract import CandidateCost, Explanation, ReplicaStatus, ScorerSeconds
+from kvroute.router.control.contract import CandidateCost, Explanation, ReplicaStatus, ScorerSeconds, SharingStatus
 from kvroute.router.core.decide import Reason
 from kvroute.router.core.pool import Pool
 from kvroute.router.core.replica import Replica
+from kvroute.router.knowing import Knowing
 from kvroute.router.local import LocalPaths
 from kvroute.router.membership import Member, Membership
 from kvroute.router.traffic import Traffic
@@ -25,13 +26,20 @@ class Facade:
     """Implements the control plane's Router."""
 
     def __init__(
-        self, version: str, config: Config, traffic: Traffic, membership: Membership, local: LocalPaths
+        self,
+        version: str,
+        config: Config,
+        traffic: Traffic,
+        membership: Membership,
+        local: LocalPaths,
+        knowing: Knowing,
     ) -> None:
         self._version = version
         self._config = config
         self._traffic = traffic
         self._membership = membership
         self._local = local
+        self._knowing = knowing
 
     @property
     def version(self) -> str:
@@ -54,6 +62,10 @@ class Facade:
         self._traffic.deciding.fleet.advance(now)
         missing = self._local.missing()
         return [self._status(member, replica, missing) for member, replica in self._membership]
+
+    def sharing(self) -> SharingStatus | None:
+        """How knowledge is shared with other routers; None: with nobody."""
+        return self._knowing.sharing()
 
     def drain(self, name: str) -> None:
         """Send it nothing new. Raises KeyError when no replica has this name."""
@@ -88,13 +100,16 @@ class Facade:
         costs = self._costs(request, pool, candidates, now, chosen)
         reasons = () if _is_sum(policy) else (f"policy {self.policy} does not count in seconds: no choice is foretold",)
         name = pool.names[chosen] if chosen >= 0 else None
-        model = request.adapter or request.model or "(any)"
+        lens, about = self._knowing.lens(request.model)
         return Explanation(
             policy=self.policy,
-            model=model,
+            model=request.adapter or request.model or "(any)",
             prompt_tokens=request.tokens,
             chosen=name,
             candidates=tuple(costs),
+            lens=lens,
+            lens_about=about,
+            keyed_tokens=min(request.tokens, int(len(request.keys) * request.block_tokens)),
             reasons=reasons,
         )
 
@@ -123,6 +138,7 @@ class Facade:
                     total_seconds=_finite(sum(float(seconds[i]) for seconds in parts.values())) if parts else None,
                     predicted_ttft=replica.cells[Column.BASE_SECONDS] + predicted_start(request, candidates, i),
                     hit_tokens=int(hit),
+                    knowledge=replica.source.value,
                     scorers=scorers,
                 )
             )
@@ -156,7 +172,12 @@ class Facade:
             base_seconds=deciding.estimate.line.base,
             step_seconds=cell[Column.STEP_SECONDS],
             observations=rate.observed,
-            cached_tokens=deciding.occupancy.cached_tokens(replica.row),
+            knowledge=replica.source.value,
+            about=self._knowing.about(replica),
+            events=self._knowing.events(replica),
+            canary=self._knowing.canary(replica),
+            observed_blocks=self._knowing.observed(replica),
+            cached_tokens=self._knowing.cached_tokens(replica),
             capacity_tokens=_finite(cell[Column.CAPACITY_TOKENS]),
             slots=int(replica.spec.slots),
         )

@@ -127,7 +127,8 @@ async def _config(request: web.Request) -> web.Response:
 
 async def _replicas(request: web.Request) -> web.Response:
     router = request.app[ROUTER]
-    return json_reply({"version": router.version, "policy": router.policy, "replicas": router.replicas()})
+    about = {"version": router.version, "policy": router.policy, "sharing": router.sharing()}
+    return json_reply({**about, "replicas": router.replicas()})
 
 
 async def _drain(request: web.Request) -> web.Response:

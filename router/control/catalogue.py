@@ -100,5 +100,85 @@ REPLICA_RATE = Metric(
 REPLICA_STEP = Metric("kvroute_replica_step_seconds", "gauge", _REPLICA, "Learned time of one decode step.")
 REPLICA_CACHED = Metric("kvroute_replica_cached_tokens", "gauge", _REPLICA, "KV tokens that it is believed to hold.")
 REPLICA_CAPACITY = Metric("kvroute_replica_capacity_tokens", "gauge", _REPLICA, "Size of its KV cache.")
+REPLICA_KNOWLEDGE = Metric(
+    "kvroute_replica_knowledge", "gauge", ("replica", "source"), "1 for the source that the knowledge is of, else 0."
+)
+REPLICA_EXPECTED = Metric("kvroute_replica_expected_blocks", "gauge", _REPLICA, "Blocks expected of what was sent.")
+REPLICA_OBSERVED = Metric(
+    "kvroute_replica_observed_blocks", "gauge", ("replica", "medium"), "Blocks that its KV events tell of."
+)
+
+
+def _counter(name: str, help: str, labels: tuple[str, ...] = _REPLICA) -> Metric:
+    return Metric(f"kvroute_{name}_total", "counter", labels, help)
+
+
+def _gauge(name: str, help: str, labels: tuple[str, ...] = _REPLICA) -> Metric:
+    return Metric(f"kvroute_{name}", "gauge", labels, help)
+
+
+CANARY_PREDICTED = _counter("canary_predicted_tokens", "Predicted to be cached, of compared requests.")
+CANARY_REPORTED = _counter("canary_reported_tokens", "Reported as cached by the engine, of the same requests.")
+CANARY_MISSING = _counter("canary_missing_tokens", "Predicted and not found.")
+CANARY_UNKNOWN = _counter("canary_unknown_tokens", "Found and not predicted.")
+CANARY_DISAGREEMENT = _gauge("canary_disagreement_ratio", "Share that prediction and report disagree about.")
+CANARY_ALARM = _gauge("canary_alarm", "1 while they have parted.")
+CANARY_ALARMS = _counter("canary_alarms", "Times that the alarm was raised.")
+
+EVENTS_CONNECTED = _gauge("events_connected", "1 while the connection to its publisher stands.")
+EVENTS_SILENCE = _gauge("events_silence_seconds", "Since its last batch of KV events came.")
+EVENTS_DISCONNECTS = _counter("events_disconnects", "Times that the connection to its publisher was lost.")
+EVENTS_MESSAGES = _counter("events_messages", "Messages of its publisher.")
+EVENTS_BAD_MESSAGES = _counter("events_bad_messages", "Of those, no batches of its topic.")
+EVENTS_BATCHES = _counter("events_batches", "Batches applied, live or from a replay.")
+EVENTS_DUPLICATES = _counter("events_duplicate_batches", "Batches that had been applied before.")
+EVENTS_MALFORMED = _counter("events_malformed_batches", "Batches that could not be read.")
+EVENTS_STORED = _counter("events_stored_blocks", "Blocks that entered what is observed.")
+EVENTS_REMOVED = _counter("events_removed_blocks", "Blocks that left it.")
+EVENTS_REMOVED_UNKNOWN = _counter("events_removed_unknown_blocks", "Blocks removed that were not known.")
+EVENTS_COPIED_UNKNOWN = _counter("events_copied_unknown_blocks", "Blocks copied that were not known.")
+EVENTS_CLEARED = _counter("events_cleared", "Times that the engine forgot its whole cache.")
+EVENTS_IGNORED = _counter("events_ignored_blocks", "Blocks of groups that are no plain prefixes.")
+EVENTS_UNUSABLE = _counter("events_unusable_blocks", "Blocks of a wrong size, or without their tokens.")
+EVENTS_UNKNOWN = _counter("events_unknown", "Events of kinds that are not known.")
+EVENTS_ORPHANS = _counter("events_orphan_blocks", "Blocks kept aside because their parent was unknown.")
+EVENTS_ANCHORED = _counter("events_anchored_blocks", "Of those, blocks whose place was found.")
+EVENTS_DROPPED = _counter("events_dropped_orphan_blocks", "Of those, blocks given up for lack of room.")
+EVENTS_GAPS = _counter("events_gaps", "Times that batches were missing.")
+EVENTS_LOST = _counter("events_lost", "Times that they could not be had again.")
+EVENTS_RESTARTS = _counter("events_restarts", "Times that its events began anew.")
+REPLAYS_ASKED = _counter("events_replays", "Replays asked for.")
+REPLAYS_UNANSWERED = _counter("events_unanswered_replays", "Of those, met by silence or an endless answer.")
+REPLAYS_GIVEN_UP = _counter("events_given_up_replays", "Times that missing batches could not be had.")
+
+LENS = Metric("kvroute_lens", "gauge", ("model", "lens"), "1 for the lens that reads the model's prompts, else 0.")
+LENS_PROMPTS = Metric("kvroute_lens_prompts_total", "counter", ("model", "how"), "Prompts read as tokens, by how.")
+LENS_FAULTS = Metric(
+    "kvroute_lens_unrendered_total", "counter", ("model", "reason"), "Prompts not rendered to their end, by reason."
+)
+LENS_BACKLOG = _gauge("lens_backlog_characters", "Handed to the tokenizer and not encoded yet.", ("model",))
+LENS_CACHE = _gauge("lens_cache_bytes", "Token ids kept of recent stretches of text.", ("model",))
+
+SHARING_STATE = Metric("kvroute_sharing_state", "gauge", ("state",), "1 for the state of the shared store, else 0.")
+SHARING_FAILURES = Metric(
+    "kvroute_sharing_failures_total", "counter", ("kind",), "Calls that the shared store did not serve, by kind."
+)
+SHARING_ROUND_TRIP = _gauge("sharing_round_trip_seconds", "Of a batch of writes, moving mean.", ())
+SHARING_LAG = _gauge("sharing_lag_seconds", "How old what is heard of other routers may be.", ())
+SHARING_ROUTERS = _gauge("sharing_routers", "Other routers that are alive.", ())
+SHARING_FOREIGN = _gauge("sharing_foreign_requests", "Open requests of other routers.", ())
+SHARING_WAITING = _gauge("sharing_waiting_records", "Records that are still to be told.", ())
+SHARING_COLD = _gauge("sharing_cold_replicas", "Replicas whose log has not been read from its beginning yet.", ())
+SHARING_INGESTING = _gauge("sharing_ingesting_replicas", "Replicas whose KV events this router follows for all.", ())
+SHARING_FLUSHES = _counter("sharing_flushes", "Batches of records that were told.", ())
+SHARING_TOLD = _counter("sharing_told_records", "Records told to other routers.", ())
+SHARING_HEARD = _counter("sharing_heard_records", "Records of other routers taken in.", ())
+SHARING_DROPPED = _counter("sharing_dropped_records", "Records not told for lack of room.", ())
+SHARING_LOST = _counter("sharing_lost_entries", "Entries of others that were gone before they were read.", ())
+SHARING_REPEATED = _counter("sharing_repeated_entries", "Entries of others that came again.", ())
+SHARING_MALFORMED = _counter("sharing_malformed_entries", "Entries that no router of this version wrote.", ())
+SHARING_LAPSES = _counter("sharing_lapses", "Times that others may have given this router up.", ())
+SHARING_GAPS = _counter("sharing_observed_gaps", "Times that an observed log went on elsewhere.", ())
+SHARING_SNAPSHOTS = _counter("sharing_snapshots_loaded", "Times that an observed log was read from its snapshot.", ())
 
 CATALOGUE: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

@@ -7,6 +7,57 @@ from typing import Any, Protocol
 import msgspec
 
 
+class EventStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One replica's KV events. What only the router that follows them knows is None at the others."""
+
+    address: str
+    """Where they are published."""
+    foreign: bool
+    """Another router follows them, and shares what they tell."""
+    connected: bool | None = None
+    next_sequence: int | None = None
+    """The number of the batch that is due."""
+    last_batch_seconds: float | None = None
+    """Since the last batch came [seconds]."""
+    batches: int | None = None
+    """Batches applied."""
+    gaps: int | None = None
+    """Times that batches were missing."""
+    lost: int | None = None
+    """Times that they could not be had again, and what the replica held was forgotten."""
+    restarts: int | None = None
+    """Times that its events began anew."""
+
+
+class CanaryStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Predicted against reported cached tokens of one replica."""
+
+    disagreement: float = 0.0
+    """Share of the cached tokens of the last requests that the two accounts disagree about [0..1]."""
+    alarm: bool = False
+    hint: str = ""
+    """The likely cause of the alarm, in words."""
+
+
+class SharingStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How knowledge is shared with other routers."""
+
+    state: str
+    """ok, unreachable, slow, full, refused or wrong."""
+    state_seconds: float
+    """Since when it has been in this state [seconds]."""
+    routers: int
+    """Other routers that are alive."""
+    foreign: int
+    """Their open requests."""
+    lag_seconds: float
+    """How old what is heard of them may be [seconds]."""
+    round_trip_seconds: float
+    """Of a batch of writes, moving mean [seconds]."""
+    ingesting: int
+    """Replicas whose KV events this router follows for all."""
+
+
 class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One replica at this moment. Unknown numbers are None."""
 
@@ -41,8 +92,17 @@ class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Learned time of one decode step [seconds]."""
     observations: int = 0
     """Requests that the learned rate rests on."""
+    knowledge: str = "expected"
+    """What the knowledge of its cache rests on: expected, recovering or exact."""
+    about: str = ""
+    """Where that knowledge comes from, and why: a sentence."""
+    events: EventStatus | None = None
+    """None: it publishes no KV events that can be used."""
+    canary: CanaryStatus = CanaryStatus()
+    observed_blocks: dict[str, int] = msgspec.field(default_factory=dict)
+    """Blocks that its KV events tell of, by medium (gpu, cpu, disk)."""
     cached_tokens: float = 0.0
-    """KV tokens that it is believed to hold [tokens]."""
+    """KV tokens that it is believed to hold; what its KV events tell of, where the knowledge is exact [tokens]."""
     capacity_tokens: float | None = None
     """KV cache size [tokens]."""
     slots: int = 0
@@ -70,6 +130,8 @@ class CandidateCost(msgspec.Struct, frozen=True, kw_only=True):
     predicted_ttft: float | None
     """Seconds until the first token."""
     hit_tokens: int
+    knowledge: str = "expected"
+    """How the hit is known: expected, recovering or exact."""
     scorers: tuple[ScorerSeconds, ...] = ()
 
 
@@ -81,6 +143,12 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int
     chosen: str | None
     candidates: tuple[CandidateCost, ...]
+    lens: str = "text"
+    """What the prompt was keyed by: token or text."""
+    lens_about: str = ""
+    """Which lens that is, and why: a sentence."""
+    keyed_tokens: int = 0
+    """Tokens of the prompt in whole blocks, of which hits can be known [tokens]."""
     reasons: tuple[str, ...] = ()
     """Plain sentences, e.g. why nobody could be chosen or that a tie was broken."""
 
@@ -99,6 +167,10 @@ class Router(Protocol):
         ...
 
     def replicas(self) -> list[ReplicaStatus]: ...
+
+    def sharing(self) -> SharingStatus | None:
+        """How knowledge is shared; None: with nobody."""
+        ...
 
     def drain(self, name: str) -> None:
         """Send it nothing new. Raises KeyError when no replica has this name."""

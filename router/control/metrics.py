@@ -12,6 +12,8 @@ from kvroute.router.control import catalogue as c
 from kvroute.router.control.contract import ReplicaStatus
 from kvroute.router.control.exposition import write_histograms, write_numbers
 from kvroute.router.control.histogram import Histogram
+from kvroute.router.control.knowledge import Knowledge
+from kvroute.router.control.knowledge_page import knowledge_pieces
 from kvroute.router.control.series import RequestSeries, RouterSeries
 from kvroute.router.dataplane.counters import Counters
 
@@ -71,6 +73,8 @@ class Metrics:
         self.router = RouterSeries()
         self.replicas: Callable[[], Iterable[ReplicaStatus]] = tuple
         """Asked at each scrape for the gauges per replica."""
+        self.knowledge: Callable[[], Knowledge] = Knowledge
+        """Asked at each scrape for what is known of the replicas' caches."""
         self.counters = Counters()
         """What the data plane counts of itself; put its own object here."""
         self._process = CollectorRegistry()
@@ -129,6 +133,7 @@ class Metrics:
         yield from write_numbers(c.RESTARTS, _by_name(self._restarts))
         yield from write_numbers(c.PLUGIN_FAILURES, _by_name(self._plugin_failures))
         yield from _replica_pieces(list(self.replicas()))
+        yield from knowledge_pieces(self.knowledge())
 
     def _request_pieces(self) -> Iterator[str]:
         items = list(self._requests.items())

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from kvroute.router.control.admin import ControlServer, make_admin
-from kvroute.router.control.contract import CandidateCost, Explanation, ReplicaStatus
+from kvroute.router.control.contract import CandidateCost, Explanation, ReplicaStatus, SharingStatus
 from kvroute.router.control.metrics import Metrics
 from kvroute.router.errors import ClientError, NoReplica
 
@@ -25,12 +25,16 @@ class FakeRouter:
     def __init__(self) -> None:
         self.states = {"a:1": "ready", "[::1]:2/1": "ejected"}
         self.explained: list[tuple[bytes, bytes]] = []
+        self.shared: SharingStatus | None = None
 
     def ready(self) -> bool:
         return "ready" in self.states.values()
 
     def replicas(self) -> list[ReplicaStatus]:
         return [ReplicaStatus(name=name, state=state) for name, state in self.states.items()]
+
+    def sharing(self) -> SharingStatus | None:
+        return self.shared
 
     def drain(self, name: str) -> None:
         self.states[name]
