@@ -27,6 +27,8 @@ _SETTLED = struct.Struct("<BQBI")
 _BEAT = struct.Struct("<BQQQBI")
 _KIND_OPENED, _KIND_PREFILLED, _KIND_SETTLED = 1, 2, 3
 _STREAMED, _BEGUN = 1, 2
+_LONG = 1e9
+"""Numbers that no request has: they would make followers refuse the whole entry."""
 _U16, _U32 = (1 << 16) - 1, (1 << 32) - 1
 
 
@@ -126,20 +128,19 @@ def pack_opened(
     """An `Opened`; of more than MOST_KEYS keys the first ones are told."""
     told = _words(keys if len(keys) <= MOST_KEYS else keys[:MOST_KEYS])
     flags = (_STREAMED if stream else 0) | (_BEGUN if prefilled else 0)
-    return (
-        _OPENED.pack(
-            _KIND_OPENED,
-            order,
-            len(told) // 8,
-            min(tokens, _U32),
-            min(sequences, _U16),
-            flags,
-            hit,
-            predicted,
-            block_tokens,
-        )
-        + told
+    tokens = min(max(tokens, 0), _U32)
+    head = _OPENED.pack(
+        _KIND_OPENED,
+        order,
+        len(told) // 8,
+        tokens,
+        min(max(sequences, 1), _U16),
+        flags,
+        min(hit, tokens) if hit > 0.0 else 0.0,
+        predicted if 0.0 <= predicted < _LONG else 0.0,
+        block_tokens if 1 / _LONG < block_tokens < _LONG else 1.0,
     )
+    return head + told
 
 
 def pack_prefilled(order: int) -> bytes:
@@ -197,7 +198,12 @@ def _unpack_opened(data: bytes, at: int) -> tuple[Opened, int]:
     end = at + 8 * count
     if end > len(data) or count > MOST_KEYS:
         raise Malformed("keys are cut off")
-    if not (0.0 <= hit <= tokens + 1 and 0.0 <= predicted < math.inf and 0.0 < block_tokens < math.inf and sequences):
+    if not (
+        0.0 <= hit <= 1.001 * tokens + 1.0
+        and 0.0 <= predicted < math.inf
+        and 0.0 < block_tokens < math.inf
+        and sequences
+    ):
         raise Malformed("numbers that no request has")
     return (
         Opened(

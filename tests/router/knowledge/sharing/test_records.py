@@ -66,3 +66,17 @@ def test_other_bytes_are_malformed_or_well_formed(data: bytes) -> None:
     for read in (records.unpack_header, lambda data: list(records.unpack_records(data)), records.unpack_beat):
         with contextlib.suppress(records.Malformed):
             read(data)
+
+
+@given(st.integers(-5, 2**40), st.floats(), st.floats(), st.floats(), st.integers(-3, 2**20))
+def test_what_is_written_can_be_read(
+    tokens: int, hit: float, predicted: float, block_tokens: float, sequences: int
+) -> None:
+    """However odd a request's numbers are, its record does not cost others the records beside it."""
+    data = records.pack_header(_HEADER)
+    data += records.pack_opened(
+        1, tokens, hit, predicted, block_tokens, sequences, [], stream=True, prefilled=False
+    ) + records.pack_prefilled(2)
+    opened, begun = records.unpack_records(data)
+    assert isinstance(opened, records.Opened)
+    assert begun == records.Prefilled(2)
