@@ -77,6 +77,19 @@ class Knowledge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Block size of the text lens [bytes]."""
 
 
+class Chat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Flags that an engine was started with and that change its prompts; it does not tell them."""
+
+    chat_template: str | None = None
+    """Its `--chat-template`: a file, or the name of one of the model's templates."""
+    content_format: Literal["auto", "string", "openai"] = "auto"
+    """Its `--chat-template-content-format`."""
+    template_variables: dict[str, Any] = {}
+    """Its `--default-chat-template-kwargs`."""
+    exclude_tools_when_none: bool = False
+    """Its `--exclude-tools-when-tool-choice-none`."""
+
+
 class Redis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where several routers share what they know. Redis 6.2 or later, or Valkey."""
 
@@ -117,6 +130,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Prior of the step model; learned factors correct it."""
     tokenizer: str | dict[str, str] = "auto"
     """Path, Hugging Face id, `none`, or `auto` (what the engine names, if it is on this machine); or one per model."""
+    chat: dict[str, Chat] = {}
+    """Per model (`*`: any other): flags of its engines that change prompts: `chat_template`, `content_format`,
+    `template_variables`, `exclude_tools_when_none`."""
     knowledge: Knowledge = Knowledge()
     redis: Redis = Redis()
     workers: int = 1

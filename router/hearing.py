@@ -23,7 +23,7 @@ from kvroute.router.knowledge.events import sources
 from kvroute.router.knowledge.events.sources import Sources
 from kvroute.router.knowledge.events.stream import Stream
 from kvroute.router.knowledge.events.subscription import Wires
-from kvroute.router.knowledge.lenses import Lenses
+from kvroute.router.knowledge.lenses import Chosen, Lenses
 from kvroute.router.knowledge.sharing.observed_log import Progress
 from kvroute.router.knowledge.sharing.observing import Observing
 from kvroute.router.knowledge.sharing.sharing import Sharing
@@ -82,6 +82,14 @@ class Hearing:
         if self._wires is not None:
             self._wires.close()
 
+    @property
+    def settled(self) -> bool:
+        """It is known of every replica how its prompts are read, and where its events come from."""
+        return all(heard.task is None and self._chosen(heard.replica) is not None for heard in self._heard.values())
+
+    def _chosen(self, replica: Replica) -> Chosen | None:
+        return self._lenses.of(replica.spec.models[0]) if replica.spec.models else None
+
     # --- what the membership tells ---
 
     def serves(self, model: str, root: str | None, block_tokens: int | None) -> None:
@@ -138,7 +146,7 @@ class Hearing:
     def tells(self, replica: Replica) -> Tells:
         """What is known of its events."""
         heard = self._heard.get(replica.name)
-        chosen = self._lenses.of(replica.spec.models[0]) if replica.spec.models else None
+        chosen = self._chosen(replica)
         tokenized = chosen is not None and chosen.lens is not None
         if heard is None or heard.stream is None:
             return Tells(tokenized)
@@ -165,7 +173,7 @@ class Hearing:
     def _consider(self, heard: Heard) -> None:
         """Subscribe where that is of use; say once what is known of the replica and how."""
         replica = heard.replica
-        chosen = self._lenses.of(replica.spec.models[0]) if replica.spec.models else None
+        chosen = self._chosen(replica)
         if chosen is None:
             return
         if chosen.lens is None:

@@ -95,6 +95,7 @@ class Server:
             config.tokenizer,
             block_tokens=known.block_tokens,
             threads=known.tokenizer_threads,
+            chat=config.chat,
         )
         self.hearing = Hearing(self.deciding, self.lenses, self._client, known.kv_events)
         self.membership.hears = self.hearing
@@ -166,7 +167,7 @@ class Server:
         """Wait until the listed replicas have joined and what is shared of them was read, but so long at most: half of
         it where at least one replica is ready."""
         started = time.monotonic()
-        while self.watch.missing() and not (stop is not None and stop.is_set()):
+        while (self.watch.missing() or not self.hearing.settled) and not (stop is not None and stop.is_set()):
             waited = time.monotonic() - started
             if waited > seconds or (waited > 0.5 * seconds and self.local.ready()):
                 break

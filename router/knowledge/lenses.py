@@ -6,7 +6,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 
@@ -25,6 +26,22 @@ T = TypeVar("T")
 
 NONE = "none"
 AUTO = "auto"
+
+
+class Flags(Protocol):
+    """What engines of a model were started with that changes their prompts."""
+
+    @property
+    def chat_template(self) -> str | None: ...
+
+    @property
+    def content_format(self) -> str: ...
+
+    @property
+    def template_variables(self) -> dict[str, Any]: ...
+
+    @property
+    def exclude_tools_when_none(self) -> bool: ...
 
 
 class Chosen(msgspec.Struct, frozen=True):
@@ -48,13 +65,15 @@ class Lenses:
         *,
         block_tokens: int | None = None,
         threads: int = 2,
+        chat: Mapping[str, Flags] | None = None,
     ) -> None:
         """`tokenizer`: a path, a hub id, `auto` or `none`, or one of them per model. `block_tokens`: None = the
-        engine's."""
+        engine's. `chat`: per model, `*` for any other."""
         self.text = text
         self._wanted = tokenizer
         self._block_tokens = block_tokens
         self._threads = threads
+        self._chat = chat or {}
         self._chosen: dict[str, Chosen] = {}
         self._loading: dict[str, asyncio.Task[None]] = {}
         self._named: dict[str, Loaded] = {}
@@ -132,15 +151,20 @@ class Lenses:
         loaded = self._named.get(wanted) or load(wanted, root)
         if isinstance(loaded, Unavailable):
             return Chosen(None, f"text lens: {loaded.reason}")
+        from kvroute.router.knowledge.tokens.chat import Options
         from kvroute.router.knowledge.tokens.renderer import Renderer
         from kvroute.router.knowledge.tokens.segments import Segments
         from kvroute.router.knowledge.tokens.selfcheck import check
         from kvroute.router.knowledge.tokens.templates import load_template
 
+        flags = self._chat.get(model) or self._chat.get("*")
+        options = Options()
         try:
-            templates = load_template(loaded.folder)
+            templates = load_template(loaded.folder, _template(flags))
         except (OSError, ValueError) as error:
             return Chosen(None, f"text lens: {loaded.folder}: {error}")
+        if flags is not None:
+            options = Options(flags.content_format, flags.template_variables, flags.exclude_tools_when_none)
         if templates.unsupported:
             return Chosen(None, f"text lens: {templates.unsupported} ({loaded.folder})")
         segments = Segments(loaded.tokenizer)
@@ -160,6 +184,14 @@ def _load_named(name: str) -> Loaded:
     if isinstance(loaded, Unavailable):
         raise ConfigError(f"tokenizer: {loaded.reason}; name a model's folder, its tokenizer.json, or a hub id")
     return loaded
+
+
+def _template(flags: Flags | None) -> str | None:
+    """The text of a template's file, or a template's name."""
+    if flags is None or flags.chat_template is None:
+        return None
+    file = Path(flags.chat_template)
+    return file.read_text(encoding="utf-8") if file.is_file() else flags.chat_template
 
 
 def _nobody(model: str) -> None:

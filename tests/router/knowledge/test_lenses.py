@@ -7,9 +7,11 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kvroute.router.config import Chat
 from kvroute.router.core import blocks
 from kvroute.router.errors import ConfigError
 from kvroute.router.knowledge.lenses import Lenses
@@ -26,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @asynccontextmanager
-async def started(tokenizer: str | dict[str, str] = "auto", **options: int) -> AsyncIterator[Lenses]:
+async def started(tokenizer: str | dict[str, str] = "auto", **options: Any) -> AsyncIterator[Lenses]:
     """Lenses, and their end."""
     lenses = Lenses(TextLens(), tokenizer, **options)
     try:
@@ -125,6 +127,30 @@ async def test_a_model_without_chat_template_is_read_by_tokens(tmp_path: Path) -
     folder = make_model_folder(tmp_path / "base", template=None)
     async with started() as lenses:
         assert (await serve(lenses, "m", str(folder))).startswith("token lens:")
+
+
+async def test_flags_of_the_engines_change_the_prompts(folder: Path, tmp_path: Path) -> None:
+    """A chat template given to the engines is used for that model, and the others keep the one in the folder."""
+    template = tmp_path / "own.jinja"
+    template.write_text("{% for message in messages %}{{ shout }}{{ message.content }}{% endfor %}")
+    flags = {"a": Chat(chat_template=str(template), template_variables={"shout": "the ing " * 40})}
+    body = json.dumps({"messages": [{"role": "user", "content": "hello " * 20}]}).encode()
+    async with started(chat=flags) as lenses:
+        await serve(lenses, "a", str(folder))
+        await serve(lenses, "b", str(folder))
+        found = []
+        for model in ("a", "b"):
+            prompt = lenses.read(parse(b"/v1/chat/completions", body), model, None)
+            found.append(prompt if isinstance(prompt, Prompt) else await prompt)
+    assert found[0].tokens > found[1].tokens + 60
+    assert found[0].keys[0] != found[1].keys[0]
+
+
+async def test_a_template_that_is_not_there_leaves_text(folder: Path) -> None:
+    """A name that is neither a file nor one of the model's templates is taken for a template's text, as the engine
+    does; one that cannot be compiled is told."""
+    async with started(chat={"*": Chat(chat_template="{% for %}")}) as lenses:
+        assert "cannot be compiled" in await serve(lenses, "m", str(folder))
 
 
 async def test_without_the_extra_text_is_read(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
