@@ -169,7 +169,7 @@ class Lenses:
             return Chosen(None, f"text lens: {templates.unsupported} ({loaded.folder})")
         segments = Segments(loaded.tokenizer)
         pieces = "" if check(segments, loaded.source) and segments.splits else ", whole prompts at a time"
-        renderer = Renderer(templates)
+        renderer = Renderer(templates, options)
         lens = TokenLens(segments, renderer, block_tokens, Encoding(segments, self._threads))
         return Chosen(lens, f"token lens: {loaded.source}, blocks of {block_tokens} tokens{pieces}", renderer.faults)
 
