@@ -33,15 +33,13 @@ class Knowing:
         self._hearing = hearing
         self._lenses = lenses
         self._clock = clock
-        self.figures: Callable[[], Figures | None] = _alone
-        """Asked for the numbers of the sharing; None: knowledge is shared with nobody."""
 
     def all(self) -> Knowledge:
         """Everything, for the metrics."""
         replicas = [replica for _, replica in self._membership]
         models = dict.fromkeys(model for replica in replicas for model in replica.spec.models[:1])
         lenses = [lens for model in models if (lens := self._lens(model)) is not None]
-        return Knowledge([self._known(replica) for replica in replicas], lenses, self.figures())
+        return Knowledge([self._known(replica) for replica in replicas], lenses, self._figures())
 
     # --- one replica ---
 
@@ -50,7 +48,12 @@ class Knowing:
         heard = self._hearing.of(replica.name)
         if heard is None:
             return ""
-        return f"{heard.about}; followed by another router" if heard.foreign else heard.about
+        if heard.foreign:
+            return f"{heard.about}; another router follows them and shares what they tell"
+        followed = self._followed(heard)
+        if followed is not None and not followed.connected:
+            return f"{heard.about}; no connection to them now"
+        return heard.about
 
     def events(self, replica: Replica) -> EventStatus | None:
         """Its KV events; None: there are none that can be used."""
@@ -104,7 +107,7 @@ class Knowing:
 
     def sharing(self) -> SharingStatus | None:
         """How knowledge is shared with other routers; None: with nobody."""
-        figures = self.figures()
+        figures = self._figures()
         if figures is None:
             return None
         return SharingStatus(
@@ -118,6 +121,10 @@ class Knowing:
         )
 
     # --- inside ---
+
+    def _figures(self) -> Figures | None:
+        sharing = self._hearing.sharing
+        return None if sharing is None else sharing.figures
 
     def _known(self, replica: Replica) -> Known:
         heard = self._hearing.of(replica.name)
@@ -147,7 +154,3 @@ class Knowing:
         if lens is None:
             return Lens(model, "text")
         return Lens(model, "token", lens.counts, lens.encoding.backlog, lens.segments.bytes, chosen.faults)
-
-
-def _alone() -> None:
-    """There are no other routers."""

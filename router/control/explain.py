@@ -13,6 +13,11 @@ from rich.table import Table
 from kvroute.router.control.contract import CandidateCost, Explanation, ScorerSeconds
 
 MOST_ROWS = 20
+_KNOWN = {
+    "exact": "exact: its KV events tell all that is cached there",
+    "recovering": "recovering: KV events are missing; what came of them, and an estimate",
+    "expected": "expected: no KV events; an estimate from what was sent there",
+}
 _PLAIN: dict[str, Any] = {"soft_wrap": True, "markup": False, "highlight": False}
 
 
@@ -22,12 +27,19 @@ def print_explanation(answer: dict[str, Any], console: Console) -> None:
     shown, silent = _scorers(explanation)
     subject = f"policy {explanation.policy}, model {explanation.model}"
     console.print(f"{subject}, {explanation.prompt_tokens} prompt tokens; in seconds", **_PLAIN)
+    console.print(_keyed(explanation), **_PLAIN)
     table = _table(explanation, shown)
     if not console.is_terminal:  # a pipe has no width to keep to
         table.width = max(console.width, console.measure(table, options=_unbounded(console)).maximum)
     console.print(table, crop=False, overflow="ignore")
     for line in (*_notes(explanation, silent), *explanation.reasons, sentence(explanation)):
         console.print(line, **_PLAIN)
+
+
+def _keyed(explanation: Explanation) -> str:
+    """By which lens hits can be known, and of how much of the prompt."""
+    told = explanation.lens_about or f"{explanation.lens} lens"
+    return f"{told}; hits are known of {explanation.keyed_tokens} tokens, in whole blocks"
 
 
 def sentence(explanation: Explanation) -> str:
@@ -77,6 +89,7 @@ def _table(explanation: Explanation, scorers: dict[str, str]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("replica", overflow="fold")
     table.add_column("cached", justify="right")
+    table.add_column("known")
     for name, part in scorers.items():
         table.add_column(name + ("*" if part == "cost" else ""), justify="right")
     table.add_column("total", justify="right")
@@ -88,7 +101,7 @@ def _table(explanation: Explanation, scorers: dict[str, str]) -> Table:
 
 
 def _notes(explanation: Explanation, silent: list[str]) -> list[str]:
-    notes = []
+    notes = [note for source, note in _KNOWN.items() if any(c.knowledge == source for c in explanation.candidates)]
     if len(explanation.candidates) > MOST_ROWS:
         notes.append(f"{len(explanation.candidates) - MOST_ROWS} more replicas, each dearer than these")
     if any(entry.part == "cost" for candidate in explanation.candidates for entry in candidate.scorers):
@@ -104,7 +117,7 @@ def _unbounded(console: Console) -> ConsoleOptions:
 
 def _row(candidate: CandidateCost, names: Iterable[str]) -> list[str]:
     said = {entry.scorer: entry for entry in candidate.scorers}
-    cells = [("> " if candidate.chosen else "  ") + candidate.name, str(candidate.hit_tokens)]
+    cells = [("> " if candidate.chosen else "  ") + candidate.name, str(candidate.hit_tokens), candidate.knowledge]
     for name in names:
         entry = said.get(name)
         if entry is None:
