@@ -1,0 +1,1 @@
+"""The whole system: router processes, engines, a Redis server."""
