@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
@@ -18,8 +18,14 @@ MOST_BYTES = 2 << 20
 is room for 380,000 tokens of a large vocabulary, twenty times what an engine computes in a step."""
 _WORD = (1 << 64) - 1
 _TAGGED_WORD = np.dtype([("tag", "u1"), ("word", ">u8")])
+_LONE_WORD = np.dtype([("head", "u1"), ("tag", "u1"), ("word", ">u8")])
+"""A list of one hash."""
+_LIST_OF_ONE = 0x91
 _UINT64 = 0xCF
 """msgpack's tag of an unsigned 64-bit integer, which nearly all hashes are written as."""
+_MOST_JOINED = 1024
+"""Removals that are joined at most."""
+_NO_WORDS = np.empty(0, np.uint64)
 
 
 class BadBatch(ValueError):
@@ -190,6 +196,45 @@ def words(raw: Raw) -> Words:
         if bytes(raw)[start::9].count(_UINT64) == count:
             return tagged["word"].astype(np.uint64)
     return _words(raw)
+
+
+def gathered(events: Sequence[Event]) -> Iterator[tuple[Event, Words]]:
+    """Each event and its hashes. Removals in a row are one: an engine whose cache is full tells of each by itself.
+
+    Raises:
+        BadBatch: as `words`.
+    """
+    first: BlockRemoved | None = None
+    raws: list[Raw] = []
+    for event in events:
+        if isinstance(event, BlockRemoved):
+            if first is not None and len(raws) < _MOST_JOINED and _alike(event, first):
+                raws.append(event.block_hashes)
+                continue
+            if first is not None:
+                yield first, _all_words(raws)
+            first, raws = event, [event.block_hashes]
+            continue
+        if first is not None:
+            yield first, _all_words(raws)
+            first = None
+        yield event, words(event.block_hashes) if isinstance(event, BlockStored) else _NO_WORDS
+    if first is not None:
+        yield first, _all_words(raws)
+
+
+def _alike(one: BlockRemoved, other: BlockRemoved) -> bool:
+    return one.medium == other.medium and one.group_idx == other.group_idx
+
+
+def _all_words(raws: Sequence[Raw]) -> Words:
+    """The hashes of several lists, most often of one each."""
+    count = len(raws)
+    if count > 1:
+        data = b"".join(raws)
+        if len(data) == 10 * count and data[::10].count(_LIST_OF_ONE) == data[1::10].count(_UINT64) == count:
+            return np.frombuffer(data, _LONE_WORD)["word"].astype(np.uint64)
+    return words(raws[0]) if count == 1 else np.concatenate([words(raw) for raw in raws])
 
 
 def _words(raw: Raw) -> Words:

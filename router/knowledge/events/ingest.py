@@ -11,7 +11,7 @@ from kvroute.router.core.changes import Change, Cleared, Medium, Removed, Stored
 from kvroute.router.core.observed import Observed
 from kvroute.router.knowledge.events import rehash
 from kvroute.router.knowledge.events.anchors import Anchors
-from kvroute.router.knowledge.events.batch import BlockRemoved, BlockStored, Event, words
+from kvroute.router.knowledge.events.batch import BlockRemoved, BlockStored, Event, gathered
 from kvroute.router.knowledge.events.counts import StreamCounts
 from kvroute.router.knowledge.events.orphans import Orphans
 
@@ -63,20 +63,18 @@ class Ingest:
             BadBatch: an event makes no sense. Those before it are carried out: the caller has to clear.
         """
         work = 0
-        for event in events:
+        for event, hashes in gathered(events):
             if work > SLICE_BLOCKS:
                 self._flush()
                 yield
                 work = 0
-            if isinstance(event, BlockStored | BlockRemoved):
-                hashes = words(event.block_hashes)
-                work += len(hashes) + _EVENT_BLOCKS
-                if work > SLICE_BLOCKS:
-                    yield
-                if isinstance(event, BlockStored):
-                    yield from self._store(event, hashes)
-                else:
-                    yield from self._remove(event, hashes)
+            work += len(hashes) + _EVENT_BLOCKS
+            if work > SLICE_BLOCKS:
+                yield
+            if isinstance(event, BlockStored):
+                yield from self._store(event, hashes)
+            elif isinstance(event, BlockRemoved):
+                yield from self._remove(event, hashes)
             else:
                 self._counts.cleared += 1
                 self._clear()

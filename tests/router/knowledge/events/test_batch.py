@@ -17,6 +17,7 @@ from kvroute.router.knowledge.events.batch import (
     BlockRemoved,
     BlockStored,
     decode,
+    gathered,
     nothing_but_nil,
     stamp,
     word,
@@ -204,3 +205,19 @@ def test_nothing_is_told_apart_from_something(value: Any, nothing: bool) -> None
     """nil, or a list of nothing else."""
     assert nothing_but_nil(msgspec.Raw(pack(value))) is nothing
     assert nothing_but_nil(msgspec.Raw())
+
+
+def test_removals_in_a_row_are_one() -> None:
+    """Only those of one medium and group are joined, whatever form their hashes have, and order stays."""
+    events = [removed([1]), removed([2**63]), removed([b"\0" * 24 + (5).to_bytes(8, "big"), 7]), removed([9], "CPU")]
+    told = decode(payload(*events, stored([3], None, [1], 1), removed([4]), CLEARED)).events
+    found = [hashes.tolist() for _, hashes in gathered(told)]
+    assert found == [[1, 2**63, 5, 7], [9], [3], [4], []]
+
+
+@pytest.mark.parametrize("count", [2, 1024, 1025, 3000])
+def test_many_lone_removals_are_read_at_once(count: int) -> None:
+    """An engine that evicts one block after another tells of each in its own event."""
+    hashes = [2**63 + at for at in range(count)]
+    told = decode(payload(*(removed([hash_]) for hash_ in hashes))).events
+    assert [hash_ for _, some in gathered(told) for hash_ in some.tolist()] == hashes
