@@ -26,6 +26,8 @@ class Pulse:
         """Others may see the end of a pause later than it was, so half their patience counts [s]."""
         self._number = 0
         self._begun = 0.0
+        self._heard = 0
+        """The newest own beat that came back."""
         self._sent: dict[int, float] = {}
         """When the beats that were written and have not come back were made [s]."""
         self._last: float | None = None
@@ -42,7 +44,7 @@ class Pulse:
     def arrived(self, now: float) -> bool:
         """The last beat was written. True: it comes so late that open requests are to be told anew."""
         last, self._last = self._last, now
-        if len(self._sent) < _MOST:
+        if self._heard < self._number and len(self._sent) < _MOST:
             self._sent[self._number] = self._begun
         late = last is not None and now - last > self._given_up
         self.lapses += late
@@ -50,7 +52,11 @@ class Pulse:
 
     def heard(self, beat: Beat, now: float) -> float | None:
         """One of its own beats came back: when it was made [s]; None where that is not known any more."""
+        new = beat.number > self._heard
+        self._heard = max(self._heard, beat.number)
         sent = self._sent.pop(beat.number, None)
+        if sent is None and new and beat.number == self._number:
+            sent = self._begun  # it was read before its writing was confirmed
         if sent is None:
             return None
         self._lag = now - sent

@@ -71,3 +71,13 @@ def test_a_router_that_does_not_hear_itself_is_deaf() -> None:
     assert pulse.deaf(5.1, 4.0)
     pulse.listen_anew()
     assert not pulse.deaf(9.0, 4.0)
+
+
+def test_a_beat_may_come_back_before_its_writing_is_confirmed() -> None:
+    """The reader may be quicker than the writer's answer: that beat is heard, and not waited for."""
+    pulse = Pulse(1, 2.0)
+    first = unpack_beat(pulse.beat(0, [], 1.0))
+    assert pulse.heard(first, 1.001) == 1.0
+    pulse.arrived(1.002)
+    assert not pulse.deaf(9.0, 4.0)
+    assert pulse.lag(9.0) < 0.01
