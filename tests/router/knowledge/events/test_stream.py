@@ -339,7 +339,7 @@ def test_blocks_of_another_size_are_of_no_use() -> None:
     told.stream.live(1, payload(CLEARED, stored([1], None, [1, 2, 3, 4], 4)), 0.0)
     assert not told.stream.mismatch
     assert (told.stream.source, len(told.hashes), 1 in told.hashes) == (Source.EXACT, 2, True)
-    told.stream.live(2, payload(removed(1)), 0.0)
+    told.stream.live(2, payload(removed([1])), 0.0)
     assert told.hashes == set()
     assert told.keys == keys_of([1, 2, 3, 4], 2)
 
