@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
+from importlib.resources import files
 from typing import Any
 
 import aiohttp
@@ -11,7 +13,14 @@ import msgspec
 import pytest
 
 from kvroute.router.control.admin import ControlServer, make_admin
-from kvroute.router.control.contract import CandidateCost, Explanation, ReplicaStatus, SharingStatus
+from kvroute.router.control.contract import (
+    CanaryStatus,
+    CandidateCost,
+    EventStatus,
+    Explanation,
+    ReplicaStatus,
+    SharingStatus,
+)
 from kvroute.router.control.metrics import Metrics
 from kvroute.router.errors import ClientError, NoReplica
 
@@ -78,6 +87,27 @@ async def test_replicas_are_listed(session: aiohttp.ClientSession) -> None:
     assert (listed["version"], listed["policy"]) == ("0.1", "latency")
     assert [replica["name"] for replica in listed["replicas"]] == ["a:1", "[::1]:2/1"]
     assert set(listed["replicas"][0]) == set(ReplicaStatus.__struct_fields__)
+
+
+async def test_replicas_tell_how_knowledge_is_shared(session: aiohttp.ClientSession, router: FakeRouter) -> None:
+    """Null for a router that is alone; else the state of the store and the other routers."""
+    async with session.get("/replicas") as answer:
+        assert (await answer.json())["sharing"] is None
+    router.shared = SharingStatus(
+        state="slow", state_seconds=3.0, routers=2, foreign=5, lag_seconds=0.1, round_trip_seconds=0.06, ingesting=1
+    )
+    async with session.get("/replicas") as answer:
+        assert (await answer.json())["sharing"] == msgspec.to_builtins(router.shared)
+
+
+def test_the_dashboard_reads_fields_that_exist() -> None:
+    """Every field of a replica, its events, its canary and the sharing that the page's script names."""
+    page = (files("kvroute.router.control") / "index.html").read_text(encoding="utf-8")
+    script = page[page.index("<script>") :]
+    for variable, shape in (("r", ReplicaStatus), ("e", EventStatus), ("canary", CanaryStatus), ("s", SharingStatus)):
+        named = set(re.findall(rf"\b{variable}\.(\w+)", script))
+        assert named
+        assert named <= set(shape.__struct_fields__), variable
 
 
 async def test_drain_and_undrain(session: aiohttp.ClientSession, router: FakeRouter) -> None:

@@ -92,6 +92,25 @@ def test_the_table() -> None:
     assert "replica-3 starts in 0.21 s" in text
 
 
+def test_how_hits_are_known_is_said() -> None:
+    """The lens in the second line, a column with each candidate's source, and what the sources mean."""
+    sources = ("exact", "recovering")
+    pair = zip(EXPLAINED.candidates, sources, strict=True)
+    candidates = tuple(msgspec.structs.replace(candidate, knowledge=source) for candidate, source in pair)
+    text = printed(
+        msgspec.structs.replace(
+            EXPLAINED, candidates=candidates, lens="token", lens_about="token lens: /m", keyed_tokens=3984
+        )
+    )
+    assert text.splitlines()[1] == "token lens: /m; hits are known of 3984 tokens, in whole blocks"
+    rows = [line.split() for line in text.splitlines() if line.lstrip(" >").startswith("replica-")]
+    assert ["replica-1", "128", "exact"] in [row[:3] for row in rows]
+    assert [">", "replica-3", "128", "recovering"] in [row[:4] for row in rows]
+    assert "recovering: KV events are missing" in text
+    assert "exact: its KV events tell all" in text
+    assert "expected:" not in text
+
+
 def test_a_pipe_gets_whole_cells() -> None:
     """Many scorers and long names are not folded into unreadable columns."""
     name = "a-replica-with-quite-a-long-name.example.internal:8000"
