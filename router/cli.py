@@ -51,7 +51,12 @@ def main() -> None:
 @click.option("--backends-file", help="File with one backend a line, read again when it changes.")
 @click.option("--workers", type=int, help="Processes that share the port; more than one needs --redis. [default: 1]")
 @click.option("--policy", help="How to choose: latency, goodput, round-robin, ... [default: latency]")
-@click.option("--tokenizer", help="Tokenizer for exact prefixes: PATH, Hugging Face id, none. [default: auto]")
+@click.option(
+    "--tokenizer",
+    "tokenizers",
+    multiple=True,
+    help="For exact prefixes: PATH, Hugging Face id or none; or MODEL=... for one model. [default: auto]",
+)
 @click.option("--redis", help="Share what is known with other routers: redis://HOST:PORT, ...")
 @click.option("--config", "path", type=click.Path(path_type=Path, dir_okay=False), help="YAML configuration file.")
 @click.option("--backend-api-key-env", help="Environment variable with the key for discovery and scraping.")
@@ -60,7 +65,7 @@ def main() -> None:
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="[default: text]")
 @click.option("--log-requests", is_flag=True, default=None, help="One line per request at info.")
-def serve(backends: tuple[str, ...], path: Path | None, **options: Any) -> None:
+def serve(backends: tuple[str, ...], tokenizers: tuple[str, ...], path: Path | None, **options: Any) -> None:
     """Route requests to vLLM replicas."""
     from kvroute.router.config import load
     from kvroute.router.errors import KvrouteError
@@ -83,6 +88,7 @@ def serve(backends: tuple[str, ...], path: Path | None, **options: Any) -> None:
     }
     overrides: dict[str, Any] = {keys.get(name, name): value for name, value in options.items()}
     overrides["backends"] = list(backends) or None
+    overrides["tokenizer"] = named_tokenizers(tokenizers)
     try:
         config = load(path, overrides)
         if config.workers > 1:
@@ -116,6 +122,15 @@ def explain(body: Any, control: str, path: str | None) -> None:
         _fail(str(error))
     except msgspec.ValidationError as error:
         _fail(f"{control} does not answer as kvroute's control port does: {error}")
+
+
+def named_tokenizers(given: tuple[str, ...]) -> str | dict[str, str] | None:
+    """One for all models, or one per model where names stand before them."""
+    named = dict(one.split("=", 1) for one in given if "=" in one and not Path(one).exists())
+    for_all = [one for one in given if one.split("=", 1)[0] not in named]
+    if named:
+        return named | ({"*": for_all[-1]} if for_all else {})
+    return for_all[-1] if for_all else None
 
 
 def _fail(message: str) -> None:

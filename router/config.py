@@ -65,6 +65,11 @@ class Knowledge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     kv_events: Literal["auto", "convention", "off"] = "auto"
     """Whether to follow the engines' KV events: where they tell (`auto`), else at vLLM's usual ports (`convention`)."""
+    events_port: int = 5557
+    """With `convention`: where rank 0 of each engine publishes; the next rank at the next port."""
+    replay_port: int = 5558
+    """With `convention`: where rank 0 of each engine replays; 0: nowhere. With several ranks keep it apart from
+    `events_port`."""
     block_tokens: int | None = None
     """Block size of the token lens [tokens]; None: that of the engines. Theirs must be multiples of it."""
     cpu_seconds: float = 5e-6
@@ -129,7 +134,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     step: StepTime = StepTime()
     """Prior of the step model; learned factors correct it."""
     tokenizer: str | dict[str, str] = "auto"
-    """Path, Hugging Face id, `none`, or `auto` (what the engine names, if it is on this machine); or one per model."""
+    """Path, Hugging Face id, `none`, or `auto` (what the engine names, if it is on this machine); or one per model
+    (`*`: any other)."""
     chat: dict[str, Chat] = {}
     """Per model (`*`: any other): flags of its engines that change prompts: `chat_template`, `content_format`,
     `template_variables`, `exclude_tools_when_none`."""
@@ -195,6 +201,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """(key, value, least, most)."""
         known = self.knowledge
         yield "knowledge.text_block_bytes", known.text_block_bytes, 16, 65536
+        yield "knowledge.events_port", known.events_port, 1, 65535
+        yield "knowledge.replay_port", known.replay_port, 0, 65535
         yield "knowledge.block_tokens", known.block_tokens or 16, 1, 4096
         yield "knowledge.tokenizer_threads", known.tokenizer_threads, 1, 64
         yield "knowledge.cpu_seconds", known.cpu_seconds, 0, 1

@@ -49,9 +49,11 @@ class Hearing:
         lenses: Lenses,
         client: EngineClient,
         kv_events: str = "auto",
+        ports: tuple[int, int | None] = (5557, 5558),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`kv_events`: auto, convention or off."""
+        """`kv_events`: auto, convention or off. `ports`: with convention, rank 0's for events and replay."""
+        self._ports = ports
         self._deciding = deciding
         self._lenses = lenses
         self._client = client
@@ -219,7 +221,7 @@ class Hearing:
                 return sources.configured(backend.events, backend.replay, ranks=range(rank + 1))
             found = await sources.ask(self._client, backend.endpoint)
             if found.of(rank) is None and self._kv_events == "convention":
-                usual = sources.by_convention(backend.endpoint, ranks=range(rank + 1))
+                usual = sources.by_convention(backend.endpoint, range(rank + 1), *self._ports)
                 return msgspec.structs.replace(usual, problems=found.problems)
             return found
         except sources.Unusable as error:

@@ -97,7 +97,13 @@ class Server:
             threads=known.tokenizer_threads,
             chat=config.chat,
         )
-        self.hearing = Hearing(self.deciding, self.lenses, self._client, known.kv_events)
+        self.hearing = Hearing(
+            self.deciding,
+            self.lenses,
+            self._client,
+            known.kv_events,
+            (known.events_port, known.replay_port or None),
+        )
         self.membership.hears = self.hearing
         self.sharing: Sharing | None = None
         self._store: Store | None = None

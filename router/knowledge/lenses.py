@@ -67,7 +67,7 @@ class Lenses:
         threads: int = 2,
         chat: Mapping[str, Flags] | None = None,
     ) -> None:
-        """`tokenizer`: a path, a hub id, `auto` or `none`, or one of them per model. `block_tokens`: None = the
+        """`tokenizer`: a path, a hub id, `auto` or `none`, or one of them per model (`*`: any other). `block_tokens`: None = the
         engine's. `chat`: per model, `*` for any other."""
         self.text = text
         self._wanted = tokenizer
@@ -135,7 +135,7 @@ class Lenses:
 
     async def _choose(self, model: str, root: str | None, told: int | None) -> None:
         block_tokens = self._block_tokens or told or BLOCK_TOKENS
-        wanted = self._wanted if isinstance(self._wanted, str) else self._wanted.get(model, AUTO)
+        wanted = self._wanted if isinstance(self._wanted, str) else self._wanted.get(model, self._wanted.get("*", AUTO))
         if wanted == NONE:
             chosen = Chosen(None, "text lens: tokenizer is none")
         else:

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 from click.testing import CliRunner
 
-from kvroute.router.cli import main
+from kvroute.router.cli import main, named_tokenizers
 from tests.router.running import engines
 
 
@@ -126,3 +126,17 @@ async def test_a_second_signal_ends_at_once() -> None:
             pass
         process.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(process.wait(), 10) == 130
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ((), None),
+        (("/models/a",), "/models/a"),
+        (("a=/models/a", "b=none"), {"a": "/models/a", "b": "none"}),
+        (("a=/models/a", "none"), {"a": "/models/a", "*": "none"}),
+    ],
+)
+def test_tokenizers_are_for_all_models_or_named(given: tuple[str, ...], read: object) -> None:
+    """`--tokenizer X` is for all, `--tokenizer MODEL=X` for one; both together name the others'."""
+    assert named_tokenizers(given) == read

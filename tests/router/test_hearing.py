@@ -12,6 +12,7 @@ import pytest
 
 from kvroute.router.core.replica import Replica
 from kvroute.router.core.sources import Source
+from kvroute.router.knowledge.events import sources
 from kvroute.router.knowledge.events.stream import Stream
 from kvroute.router.testing import kvevents
 from kvroute.router.testing.children import free_ports
@@ -211,6 +212,35 @@ async def test_events_can_be_switched_off(folder: str) -> None:
         assert heard is not None
         await until(lambda: "switched off" in heard.about)
         assert heard.subscription is None
+
+
+async def test_engines_that_do_not_tell_can_be_found_by_convention(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked for, the usual ports are tried where an engine has no /kv_event_sources."""
+    events, replay = free_ports(2)
+    monkeypatch.setattr(sources, "PATH", "/no/such/path")
+    found = {"knowledge__events_port": events, "knowledge__replay_port": replay}
+    async with (
+        engines(1, folder, events_port=events, replay_port=replay) as (engine,),
+        running(engine.url, knowledge__kv_events="convention", **found) as router,
+    ):
+        await known(router)
+        await hits(router)
+        predicted, reported = await hits(router)
+        assert predicted == reported > 300
+
+
+async def test_sockets_behind_the_url_are_used(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the operator wrote goes before what the engine tells."""
+    monkeypatch.setattr(sources, "PATH", "/no/such/path")
+    events, replay = free_ports(2)
+    where = f"events=tcp://127.0.0.1:{events},replay=tcp://127.0.0.1:{replay}"
+    async with (
+        engines(1, folder, events_port=events, replay_port=replay) as (engine,),
+        running(f"{engine.url},{where}") as router,
+    ):
+        await known(router)
 
 
 async def test_a_prefill_ends_with_the_event_of_its_last_block(folder: str) -> None:

@@ -100,6 +100,13 @@ async def test_none_switches_tokens_off(folder: Path) -> None:
         assert (await serve(lenses, "b", str(folder))).startswith("token lens:")
 
 
+async def test_a_star_stands_for_any_other_model(folder: Path) -> None:
+    """A model that is not named takes what stands under `*`."""
+    async with started({"a": str(folder), "*": "none"}) as lenses:
+        assert (await serve(lenses, "a", None)).startswith("token lens:")
+        assert (await serve(lenses, "b", str(folder))).startswith("text lens:")
+
+
 async def test_a_named_tokenizer_serves_every_model(folder: Path) -> None:
     """What the operator names goes before what the engine says; our block size before the engine's."""
     async with started(str(folder), block_tokens=8) as lenses:
