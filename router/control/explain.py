@@ -32,14 +32,14 @@ def print_explanation(answer: dict[str, Any], console: Console) -> None:
     if not console.is_terminal:  # a pipe has no width to keep to
         table.width = max(console.width, console.measure(table, options=_unbounded(console)).maximum)
     console.print(table, crop=False, overflow="ignore")
-    for line in (*_notes(explanation, silent), *explanation.reasons, sentence(explanation)):
+    for line in (*_notes(explanation, shown, silent), *explanation.reasons, sentence(explanation)):
         console.print(line, **_PLAIN)
 
 
 def _keyed(explanation: Explanation) -> str:
     """By which lens hits can be known, and of how much of the prompt."""
     told = explanation.lens_about or f"{explanation.lens} lens"
-    return f"{told}; hits are known of {explanation.keyed_tokens} tokens, in whole blocks"
+    return f"{told}; hits can be told up to token {explanation.keyed_tokens}"
 
 
 def sentence(explanation: Explanation) -> str:
@@ -100,11 +100,11 @@ def _table(explanation: Explanation, scorers: dict[str, str]) -> Table:
     return table
 
 
-def _notes(explanation: Explanation, silent: list[str]) -> list[str]:
+def _notes(explanation: Explanation, shown: dict[str, str], silent: list[str]) -> list[str]:
     notes = [note for source, note in _KNOWN.items() if any(c.knowledge == source for c in explanation.candidates)]
     if len(explanation.candidates) > MOST_ROWS:
         notes.append(f"{len(explanation.candidates) - MOST_ROWS} more replicas, each dearer than these")
-    if any(entry.part == "cost" for candidate in explanation.candidates for entry in candidate.scorers):
+    if "cost" in shown.values():
         notes.append("* falls on other requests, or later: no part of the time to first token")
     if silent:
         notes.append("0 everywhere: " + ", ".join(silent))

@@ -102,7 +102,7 @@ def test_how_hits_are_known_is_said() -> None:
             EXPLAINED, candidates=candidates, lens="token", lens_about="token lens: /m", keyed_tokens=3984
         )
     )
-    assert text.splitlines()[1] == "token lens: /m; hits are known of 3984 tokens, in whole blocks"
+    assert text.splitlines()[1] == "token lens: /m; hits can be told up to token 3984"
     rows = [line.split() for line in text.splitlines() if line.lstrip(" >").startswith("replica-")]
     assert ["replica-1", "128", "exact"] in [row[:3] for row in rows]
     assert [">", "replica-3", "128", "recovering"] in [row[:4] for row in rows]
