@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import aiohttp
 import orjson
@@ -106,7 +106,7 @@ class Gathered:
         return web.Response(body=(head + merged(pages)).encode(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _replicas(self, request: web.Request) -> web.Response:
-        """One worker's view, with the requests that all of them have at each replica."""
+        """One worker's view, with what others know better: their own requests, alarms, and the events they follow."""
         answers = [answer for answer in (await self._ask_all("GET", "/replicas")).values() if answer.status == 200]
         if not answers:
             return _nobody()
@@ -115,7 +115,7 @@ class Gathered:
         for other in others:
             for replica in other["replicas"]:
                 if replica["name"] in listed:
-                    listed[replica["name"]]["in_flight"] += replica["in_flight"]
+                    _add(listed[replica["name"]], replica)
         return json_reply(first)
 
     async def _pass_on(self, request: web.Request) -> web.Response:
@@ -163,6 +163,15 @@ class Gathered:
                 return web.Response(status=answer.status, body=await answer.read(), headers=told)
         except (aiohttp.ClientError, TimeoutError):
             return None
+
+
+def _add(shown: dict[str, Any], other: Mapping[str, Any]) -> None:
+    """Add what another worker knows of the same replica."""
+    shown["in_flight"] += other["in_flight"]
+    shown["canary"] = max(shown["canary"], other["canary"], key=lambda seen: (seen["alarm"], seen["disagreement"]))
+    events = shown["events"]
+    if events is not None and events["foreign"] and other["events"] is not None and not other["events"]["foreign"]:
+        shown["events"], shown["about"] = other["events"], other["about"]
 
 
 def merged(pages: Mapping[str, str]) -> str:

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kvroute.router.control.admin import ControlServer, make_admin
-from kvroute.router.control.contract import ReplicaStatus
+from kvroute.router.control.contract import CanaryStatus, EventStatus, ReplicaStatus
 from kvroute.router.control.gathered import Gathered, GatheredPage, merged
 from kvroute.router.control.metrics import Metrics
 from tests.router.control.test_admin import FakeRouter
@@ -24,9 +24,12 @@ class Busy(FakeRouter):
     """A router with requests under way at each of its replicas."""
 
     in_flight = 0
+    canary = CanaryStatus()
+    events: EventStatus | None = None
 
     def replicas(self) -> list[ReplicaStatus]:
-        return [msgspec.structs.replace(replica, in_flight=self.in_flight) for replica in super().replicas()]
+        fields = {"in_flight": self.in_flight, "canary": self.canary, "events": self.events}
+        return [msgspec.structs.replace(replica, **fields) for replica in super().replicas()]
 
 
 class TwoWorkers:
@@ -169,6 +172,18 @@ async def test_replicas_have_the_requests_of_all_workers(stage: Stage, session: 
     assert [(replica["name"], replica["state"], replica["in_flight"]) for replica in told["replicas"]] == [
         ("a:1", "ready", 5)
     ]
+
+
+async def test_what_one_worker_knows_better_is_shown(stage: Stage, session: aiohttp.ClientSession) -> None:
+    """Any worker's alarm, and the KV events as the worker that follows them sees them."""
+    stage.routers[0].events = EventStatus(address="tcp://a:1", foreign=True)
+    stage.routers[1].events = EventStatus(address="tcp://a:1", foreign=False, connected=True, batches=7)
+    stage.routers[0].canary = CanaryStatus(disagreement=0.2)
+    stage.routers[1].canary = CanaryStatus(disagreement=0.15, alarm=True, hint="the template")
+    async with session.get("/replicas") as answer:
+        told = (await answer.json())["replicas"][0]
+    assert told["events"]["batches"] == 7
+    assert told["canary"] == {"disagreement": 0.15, "alarm": True, "hint": "the template"}
 
 
 async def test_changes_reach_all_and_are_remembered(stage: Stage, session: aiohttp.ClientSession) -> None:
