@@ -116,6 +116,12 @@ class Held(Chains):
         view(self._keys)[entries] = keys
         view(self._counts)[entries] = counts
 
+    def part(self, first: int, last: int) -> Words:
+        """The keys behind the entries of that stretch; entries are numbered from 1."""
+        held = view(self._counts)[first:last] > 0
+        keys: Words = view(self._keys)[first:last][held]
+        return keys
+
     def contents(self) -> tuple[Words, Words, NDArray[np.uint16]]:
         """Copies of all hashes, their keys and counts, in no order."""
         counts = view(self._counts)

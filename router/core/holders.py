@@ -1,20 +1,20 @@
-"""Key -> the rows that hold it, at one medium."""
+"""Key -> the rows that hold it, at one medium. What writes here names lives of rows (`rowsets.py`)."""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kvroute.router.core.chains import Chains, Mixing, repeats, view
 from kvroute.router.core.changes import Words
-from kvroute.router.core.rowsets import RowSets
+from kvroute.router.core.rowsets import EMPTY, RowSets
 
 
 class Holders(Chains):
-    """A key's entry has the number of its set of rows. Every key here has a holder."""
+    """A key's entry has the number of its set of rows. Every key here has a holder, if only a life that is over."""
 
     __slots__ = ("_doubles", "_rowsets", "_sets")
 
@@ -23,7 +23,7 @@ class Holders(Chains):
         self._rowsets = rowsets
         self._sets = array("I", (0,))
         self._doubles: dict[int, dict[int, int]] = {}
-        """Row -> key -> hashes beyond the first that the engine has for it. There is hardly ever one."""
+        """Life -> key -> hashes beyond the first that the engine has for it. There is hardly ever one."""
 
     def _columns(self) -> tuple[array[int], ...]:
         return (self._sets,)
@@ -36,7 +36,11 @@ class Holders(Chains):
         words = self.words
         while at and words[at] != key:
             at = self.links[at]
-        return self._rowsets.masks[self._sets[at]]
+        return self._rowsets.shown[self._sets[at]]
+
+    def is_alone(self, life: int, key: int) -> bool:
+        """Whether this life alone holds the key."""
+        return self._rowsets.masks[self._sets[self.find(key)]] == 1 << life
 
     def runs(self, keys: Sequence[int]) -> list[tuple[int, int]]:
         """Who holds each of the keys: (last position, rows as bits) of each stretch with the same holders.
@@ -47,18 +51,18 @@ class Holders(Chains):
             return []
         numbers = view(self._sets)[self.find_many(np.array(keys, np.uint64))]
         ends = np.append(np.flatnonzero(numbers[1:] != numbers[:-1]), len(keys) - 1)
-        masks = self._rowsets.masks
-        return [(end, masks[number]) for end, number in zip(ends.tolist(), numbers[ends].tolist(), strict=True)]
+        shown = self._rowsets.shown
+        return [(end, shown[number]) for end, number in zip(ends.tolist(), numbers[ends].tolist(), strict=True)]
 
-    def add(self, row: int, keys: Sequence[int]) -> list[int]:
-        """The row holds each key, for one hash more. The keys that it did not hold are returned."""
+    def add(self, life: int, keys: Sequence[int]) -> list[int]:
+        """The life holds each key, for one hash more. The keys that it did not hold are returned."""
         self.reserve(len(keys))
         factor, prime, low, high = self.factor, self.prime, self.low, self.high
         heads, links, words, sets, free = self.heads, self.links, self.words, self._sets, self.free
         buckets = len(heads)
-        rowsets, bit = self._rowsets, 1 << row
+        rowsets, bit = self._rowsets, 1 << life
         masks = rowsets.masks
-        alone = rowsets.number(bit)
+        alone = rowsets.with_life(EMPTY, life)
         before = after = created = run = 0
         new = []
         end = len(words)
@@ -86,10 +90,10 @@ class Holders(Chains):
                 held = sets[at]
                 if held != before:
                     if masks[held] & bit:
-                        self._double(row, key)
+                        self._double(life, key)
                         continue
                     rowsets.move(before, after, run)
-                    before, after, run = held, rowsets.number(masks[held] | bit), 0
+                    before, after, run = held, rowsets.with_life(held, life), 0
                 sets[at] = after
                 run += 1
             new.append(key)
@@ -99,23 +103,23 @@ class Holders(Chains):
         rowsets.settle(alone)
         return new
 
-    def discard(self, row: int, keys: Sequence[int]) -> list[int]:
-        """The row holds each key for one hash less. Those that nobody holds any more are returned.
+    def discard(self, life: int, keys: Sequence[int]) -> list[int]:
+        """The life holds each key for one hash less. Those that nobody holds any more are returned.
 
         Raises:
-            KeyError: the row does not hold such a key.
+            KeyError: the life does not hold such a key.
         """
         factor, prime, low, high = self.factor, self.prime, self.low, self.high
         heads, links, words, sets, free = self.heads, self.links, self.words, self._sets, self.free
         buckets = len(heads)
-        rowsets, bit = self._rowsets, 1 << row
+        rowsets, bit = self._rowsets, 1 << life
         masks = rowsets.masks
-        doubles = self._doubles.get(row)
+        doubles = self._doubles.get(life)
         before, after, run = -1, 0, 0
         gone = []
         for key in keys:
             if doubles and key in doubles:
-                self._undouble(row, key)
+                self._undouble(life, key)
                 continue
             bucket = key * factor % prime & high
             if bucket >= buckets:
@@ -129,7 +133,7 @@ class Holders(Chains):
                     raise KeyError(key)
                 if run:
                     rowsets.move(before, after, run)
-                before, after, run = held, rowsets.number(masks[held] ^ bit), 0
+                before, after, run = held, rowsets.without_life(held, life), 0
             run += 1
             sets[at] = after
             if not after:
@@ -145,63 +149,70 @@ class Holders(Chains):
         self.shrink()
         return gone
 
-    def _double(self, row: int, key: int) -> None:
-        doubles = self._doubles.setdefault(row, {})
+    def _double(self, life: int, key: int) -> None:
+        doubles = self._doubles.setdefault(life, {})
         doubles[key] = doubles.get(key, 0) + 1
 
-    def _undouble(self, row: int, key: int) -> None:
-        doubles = self._doubles[row]
+    def _undouble(self, life: int, key: int) -> None:
+        doubles = self._doubles[life]
         doubles[key] -= 1
         if not doubles[key]:
             del doubles[key]
             if not doubles:
-                del self._doubles[row]
+                del self._doubles[life]
 
-    def fits(self, row: int, keys: Words) -> bool:
-        """Whether `add_many` may have these keys: they are distinct, and the row holds none."""
+    def fits(self, life: int, keys: Words) -> bool:
+        """Whether `add_many` may have these keys: they are distinct, and the life holds none."""
         if repeats(keys):
             return False
         entries = self.find_many(keys)
         masks = self._rowsets.masks
-        return not any(masks[held] >> row & 1 for held in np.unique(view(self._sets)[entries]).tolist())
+        return not any(masks[held] >> life & 1 for held in np.unique(view(self._sets)[entries]).tolist())
 
-    def add_many(self, row: int, keys: Words) -> Words:
-        """`add` of many keys at once, for a row that holds none of them. Returned are those that nobody held."""
+    def add_many(self, life: int, keys: Words) -> Words:
+        """`add` of many keys at once, for a life that holds none of them. Returned are those that nobody held."""
         distinct = keys
         if repeats(keys):
             distinct, times = np.unique(keys, return_counts=True)
             more = times > 1
             extra = (times[more] - 1).tolist()
-            self._doubles[row] = dict(zip(distinct[more].tolist(), extra, strict=True))
+            self._doubles[life] = dict(zip(distinct[more].tolist(), extra, strict=True))
         found = self.find_many(distinct)
         new = found == 0
-        self._move_many(found[~new], 1 << row)
+        self._move_many(found[~new], life, self._rowsets.with_life)
         created = self.insert_many(distinct[new])
-        alone = self._rowsets.number(1 << row)
+        alone = self._rowsets.with_life(EMPTY, life)
         self._rowsets.uses[alone] += len(created)
         self._rowsets.settle(alone)
         view(self._sets)[created] = alone
         first: Words = distinct[new]
         return first
 
-    def discard_many(self, row: int, keys: Words) -> Words:
-        """The row holds nothing any more; `keys` are all that it held. Returned are those that nobody holds now."""
-        entries = self.find_many(np.unique(keys) if self._doubles.pop(row, None) else keys)
-        self._move_many(entries, 1 << row)
-        gone = entries[view(self._sets)[entries] == 0]
+    def discard_many(self, life: int, keys: Words) -> Words:
+        """A part of what a life held that is over. Returned are those keys that no life holds now."""
+        entries = self.find_many(np.unique(keys) if life in self._doubles else keys)
+        entries = entries[entries > 0]
+        self._move_many(entries, life, self._rowsets.without_life)
+        gone = entries[view(self._sets)[entries] == EMPTY]
         left: Words = view(self.words)[gone]
         self.delete_many(gone)
         return left
 
-    def _move_many(self, entries: NDArray[np.intp], bit: int) -> None:
-        """Take a row into the sets of distinct entries, or out of them: all have it, or none."""
+    def forget(self, life: int) -> None:
+        """The last part of this life was discarded."""
+        self._doubles.pop(life, None)
+
+    def _move_many(self, entries: NDArray[np.intp], life: int, change: Callable[[int, int], int]) -> None:
+        """Take a life into the sets of distinct entries, which lack it, or out of those that have it."""
         if not len(entries):
             return
         rowsets, sets = self._rowsets, view(self._sets)
         old, index, times = np.unique(sets[entries], return_inverse=True, return_counts=True)
         new = []
         for held, blocks in zip(old.tolist(), times.tolist(), strict=True):
-            number = rowsets.number(rowsets.masks[held] ^ bit)
-            rowsets.move(held, number, blocks)
+            number = held
+            if change == rowsets.with_life or rowsets.masks[held] >> life & 1:
+                number = change(held, life)
+                rowsets.move(held, number, blocks)
             new.append(number)
         sets[entries] = np.array(new, np.uint32)[index]

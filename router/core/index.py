@@ -49,7 +49,7 @@ class Index:
 
     def _holders(self) -> Holders:
         """Who holds a block on the GPU. Without KV events the expected side alone, which is four times as quick."""
-        return self._either if len(self.observed) else self._expected.get
+        return self._either if self.observed else self._expected.get
 
     def _either(self, key: int, nobody: int) -> int:
         return self._expected.get(key, nobody) | self.observed.holders(key)

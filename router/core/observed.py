@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,16 +20,43 @@ Contents: TypeAlias = tuple[int, Words, Words, NDArray[np.uint16]]
 """All that a row holds at a medium: the medium, the engine's hashes, our key of each, how often each was announced."""
 _BULK = 96
 """Blocks in a call from which numpy is quicker than a loop: some 60 of its calls, of a microsecond each."""
+SWEEP_BLOCKS = 1024
+"""Of a row that was cleared, taken away in one step, about half a millisecond."""
 _NONE = np.empty(0, np.uint64)
+
+
+class _Past(msgspec.Struct):
+    """What a row held when it was cleared, and nobody sees any more."""
+
+    life: int
+    parts: list[tuple[int, Held]]
+    """Per medium."""
+    at: int = 1
+    """The next entry of the last part."""
 
 
 class Observed:
     """Blocks per (row, medium), told by KV events. Rows are small integers without an upper bound.
 
     An engine may announce a hash several times, and holds it until it has taken it back as many times.
+
+    A row of any size is cleared at once, for all who read: it begins another life, in which it holds nothing. What it
+    held is taken away later, in steps: by `sweep`, and as blocks are stored.
     """
 
-    __slots__ = ("_gpu", "_held", "_mixing", "_rowsets", "_shared", "_tables", "holders", "slow")
+    __slots__ = (
+        "_gpu",
+        "_held",
+        "_lives",
+        "_mixing",
+        "_owed",
+        "_past",
+        "_rowsets",
+        "_shared",
+        "_tables",
+        "holders",
+        "slow",
+    )
 
     def __init__(self, seed: int = 0) -> None:
         """`seed` (64 bits) shall be secret where engines may be hostile: it decides which keys fall together."""
@@ -37,15 +66,27 @@ class Observed:
         self._tables: dict[int, Holders] = {Medium.GPU: self._gpu}
         self._held: dict[int, dict[int, Held]] = {}
         """Row -> medium -> what it holds there; nothing empty is kept."""
+        self._lives: dict[int, int] = {}
+        """Row -> its life, for rows that hold anything."""
+        self._past: deque[_Past] = deque()
+        self._owed = 0
+        """Blocks stored since some were swept."""
         self._shared = 0
         """For each key, how many mediums hold it beyond the first."""
         self.holders: Callable[[int], int] = self._gpu.holders
         """The rows that hold a key on GPU, as bits: the GPU table's own method, which saves a call."""
         self.slow = False
-        """Whether any medium but GPU holds anything: otherwise `holders` says all that `holders_anywhere` does."""
+        """Whether any medium but GPU holds anything, swept or not: otherwise `holders` says all that `holders_anywhere`
+        does."""
+
+    def __bool__(self) -> bool:
+        """Whether anyone may hold anything."""
+        return any(table.live for table in self._tables.values())
 
     def __len__(self) -> int:
-        """Distinct keys held by anyone, at any medium."""
+        """Distinct keys held by anyone, at any medium. With slower mediums, cleared rows' too until swept."""
+        if len(self._tables) == 1:
+            return self._rowsets.seen()
         return sum(table.live for table in self._tables.values()) - self._shared
 
     def store(self, row: int, medium: int, hashes: Words, keys: Words) -> Words:
@@ -57,24 +98,27 @@ class Observed:
             raise ValueError(f"{len(hashes)} hashes for {len(keys)} keys")
         if not len(hashes):
             return _NONE
+        if self._past:
+            self._pay(len(hashes))
         table = self._table(medium)
         mediums = self._held.setdefault(row, {})
         held = mediums.get(medium)
         if held is None:
             held = mediums[medium] = Held(self._mixing)
-        if len(hashes) >= _BULK and held.fits(hashes) and table.fits(row, keys):
+        life = self._life(row)
+        if len(hashes) >= _BULK and held.fits(hashes) and table.fits(life, keys):
             held.fill(hashes, keys, np.ones(len(hashes), np.uint16))
-            self._share(medium, table.add_many(row, keys), 1)
+            self._share(medium, table.add_many(life, keys), 1)
             return keys
         fresh, replaced = held.store(hashes.tolist(), keys.tolist())
         if not fresh:
             return _NONE
-        new = table.add(row, fresh)
-        if len(self._tables) > 1:
-            alone = 1 << row
-            self._share(medium, [key for key in new if table.holders(key) == alone], 1)
+        before = table.live
+        new = table.add(life, fresh)
+        if len(self._tables) > 1 and table.live > before:
+            self._share(medium, [key for key in new if table.is_alone(life, key)], 1)
         if replaced:
-            self._forgotten(medium, table.discard(row, replaced))
+            self._forgotten(medium, table.discard(life, replaced))
             new = [key for key in dict.fromkeys(new) if table.holders(key) >> row & 1]
         return keys if len(new) == len(keys) else np.array(new, np.uint64)
 
@@ -85,17 +129,40 @@ class Observed:
             return len(hashes)
         gone, unknown = held.remove(hashes.tolist())
         if gone:
-            self._forgotten(medium, self._tables[medium].discard(row, gone))
+            self._forgotten(medium, self._tables[medium].discard(self._lives[row], gone))
             if not held.live:
                 self._leave(row, medium)
         return unknown
 
     def clear(self, row: int) -> None:
-        """The row holds nothing any more, at any medium."""
-        for medium, held in list(self._held.get(row, {}).items()):
-            self._leave(row, medium)
-            gone = self._tables[medium].discard_many(row, held.contents()[1])
-            self._forgotten(medium, gone)
+        """The row holds nothing any more, at any medium. Takes the same time for any number of blocks."""
+        mediums = self._held.pop(row, None)
+        if mediums:
+            life = self._lives.pop(row)
+            self._rowsets.end(life)
+            self._past.append(_Past(life, list(mediums.items())))
+
+    def sweep(self, blocks: int = SWEEP_BLOCKS) -> bool:
+        """Take away some blocks of rows that were cleared. Whether there are more."""
+        while self._past and blocks > 0:
+            past = self._past[0]
+            if not past.parts:
+                self._past.popleft()
+                self._rowsets.release(past.life)
+                continue
+            medium, held = past.parts[-1]
+            last = min(past.at + blocks, len(held.words))
+            blocks -= last - past.at
+            table = self._tables.get(medium)
+            if table is not None:  # it goes with its last key, and there may be entries of no key behind
+                self._forgotten(medium, table.discard_many(past.life, held.part(past.at, last)))
+            past.at = last
+            if last == len(held.words):
+                if table is not None:
+                    table.forget(past.life)
+                past.parts.pop()
+                past.at = 1
+        return bool(self._past)
 
     def contents(self, row: int) -> list[Contents]:
         """A copy of all that the row holds, which `load` takes."""
@@ -114,7 +181,7 @@ class Observed:
                 continue
             held = self._held.setdefault(row, {})[medium] = Held(self._mixing)
             held.fill(hashes[at], keys[at], counts[at])
-            created = self._table(medium).add_many(row, keys[at])
+            created = self._table(medium).add_many(self._life(row), keys[at])
             self._share(medium, created, 1)
 
     def key_of(self, row: int, hash: int) -> int | None:
@@ -170,11 +237,25 @@ class Observed:
             self.slow = True
         return table
 
+    def _life(self, row: int) -> int:
+        life = self._lives.get(row)
+        if life is None:
+            life = self._lives[row] = self._rowsets.begin(row)
+        return life
+
+    def _pay(self, blocks: int) -> None:
+        """Sweep twice as much as is stored: what is left of cleared rows shrinks even if nobody else sweeps."""
+        self._owed += 2 * blocks
+        if self._owed >= SWEEP_BLOCKS:
+            self.sweep(self._owed)
+            self._owed = 0
+
     def _leave(self, row: int, medium: int) -> None:
         mediums = self._held[row]
         del mediums[medium]
         if not mediums:
             del self._held[row]
+            self._rowsets.release(self._lives.pop(row))
 
     def _forgotten(self, medium: int, keys: Sequence[int] | Words) -> None:
         """Nobody holds these keys at this medium any more."""
