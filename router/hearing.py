@@ -32,7 +32,9 @@ from kvroute.router.membership import Tells
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.25
-"""How often it is looked whether subscriptions still stand."""
+"""How often it is looked whether subscriptions still stand, and whether any row was cleared."""
+SWEEP_SECONDS = 0.002
+"""Between two steps, of half a millisecond each, that take away what cleared rows held."""
 NO_EVENTS = (
     "publishes no KV events: what it holds is estimated from what was sent there. For exact knowledge start vLLM with"
     ' --kv-events-config \'{"enable_kv_cache_events":true,"publisher":"zmq","endpoint":"tcp://*:5557",'
@@ -65,6 +67,7 @@ class Hearing:
         """None: this router is alone, and follows all events itself."""
         self._wires: Wires | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._sweeping: asyncio.TimerHandle | None = None
         lenses.chosen = self._lens_chosen
 
     def __iter__(self) -> Iterator[Heard]:
@@ -76,8 +79,9 @@ class Hearing:
 
     def close(self) -> None:
         """Unsubscribe from all."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._sweeping):
+            if timer is not None:
+                timer.cancel()
         for heard in self._heard.values():
             self._leave(heard)
         self._heard.clear()
@@ -208,6 +212,8 @@ class Hearing:
         where = source.events + (f", replay {source.replay}" if source.replay else ", no replay")
         self._say(heard, f"{lens}; KV events from {where} (told by {source.found.value})")
         heard.source, heard.block_tokens = source, block_tokens
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)
         self._deciding.occupancy.block_tokens[replica.row] = float(block_tokens)
         if self._shared is None:
             self._subscribe(heard, None)
@@ -231,7 +237,6 @@ class Hearing:
         """Follow its events ourselves; `progress`: from where another router was."""
         if self._wires is None:
             self._wires = Wires()
-            self._timer = asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)
         stream = Stream(
             heard.replica.row,
             self._deciding.index.observed,
@@ -292,7 +297,14 @@ class Hearing:
         for heard in self._heard.values():
             if heard.subscription is not None:
                 self._settle(heard)
+        if self._sweeping is None:
+            self._sweep()
         self._timer = asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)
+
+    def _sweep(self) -> None:
+        """Take away what cleared rows held, little by little."""
+        loop, more = asyncio.get_running_loop(), self._deciding.index.observed.sweep()
+        self._sweeping = loop.call_later(SWEEP_SECONDS, self._sweep) if more else None
 
     def _settle(self, heard: Heard) -> None:
         source = heard.effective()

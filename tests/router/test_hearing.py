@@ -148,6 +148,7 @@ async def test_a_reset_empties_what_is_known(folder: str) -> None:
         await until(lambda: router.server.deciding.index.observed.blocks(replica(router).row) < 10)
         assert await hits(router) == (0, 0)
         assert replica(router).source is Source.EXACT
+        await until(lambda: not router.server.deciding.index.observed.sweep(0))
 
 
 async def test_an_engine_restarted_in_place_is_followed_anew(folder: str) -> None:
