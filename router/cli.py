@@ -46,7 +46,10 @@ def main() -> None:
 @click.option("--control-port", type=int, help="Port of the control plane. [default: 8081]")
 @click.option("--control-host", help="Address of the control plane. [default: 127.0.0.1]")
 @click.option(
-    "--backend", "backends", multiple=True, help="A vLLM server: URL[,role=R][,model=M][,slots=N][,label.K=V]."
+    "--backend",
+    "backends",
+    multiple=True,
+    help="A vLLM server: URL[,role=R][,model=M][,slots=N][,label.K=V][,events=tcp://H:P[,replay=...]].",
 )
 @click.option("--backends-file", help="File with one backend a line, read again when it changes.")
 @click.option("--workers", type=int, help="Processes that share the port; more than one needs --redis. [default: 1]")
