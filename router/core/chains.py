@@ -197,3 +197,12 @@ def repeats(words: Words) -> bool:
     """Whether any word is there twice."""
     ordered = np.sort(words)
     return bool(np.any(ordered[1:] == ordered[:-1]))
+
+
+def once(words: Words) -> NDArray[np.bool_]:
+    """Which words are there no second time."""
+    if not repeats(words):
+        return np.ones(len(words), np.bool_)
+    _, index, times = np.unique(words, return_inverse=True, return_counts=True)
+    alone: NDArray[np.bool_] = times[index] == 1
+    return alone

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from kvroute.router.core.chains import Chains, Mixing, repeats, view
+from kvroute.router.core.chains import Chains, Mixing, once, view
 from kvroute.router.core.changes import Words
 
 MOST = 2**16 - 1
@@ -106,9 +106,9 @@ class Held(Chains):
         self.live -= len(gone)
         return gone, unknown
 
-    def fits(self, hashes: Words) -> bool:
-        """Whether `fill` may have these hashes: they are distinct, and none is there."""
-        return not repeats(hashes) and not self.find_many(hashes).any()
+    def lacks(self, hashes: Words) -> NDArray[np.bool_]:
+        """Which of the hashes `fill` may have: they are there once, and not here yet."""
+        return (self.find_many(hashes) == 0) & once(hashes)
 
     def fill(self, hashes: Words, keys: Words, counts: NDArray[np.uint16]) -> None:
         """All at once: hashes that are distinct and not there yet, with counts above zero."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from array import array
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kvroute.router.core.chains import Chains, Mixing, repeats, view
+from kvroute.router.core.chains import Chains, Mixing, once, repeats, view
 from kvroute.router.core.changes import Words
 from kvroute.router.core.rowsets import EMPTY, RowSets
 
@@ -16,12 +17,14 @@ from kvroute.router.core.rowsets import EMPTY, RowSets
 class Holders(Chains):
     """A key's entry has the number of its set of rows. Every key here has a holder, if only a life that is over."""
 
-    __slots__ = ("_doubles", "_rowsets", "_sets")
+    __slots__ = ("_doubles", "_rowsets", "_sets", "fresh")
 
     def __init__(self, mix: Mixing, rowsets: RowSets) -> None:
         super().__init__(mix)
         self._rowsets = rowsets
         self._sets = array("I", (0,))
+        self.fresh: dict[int, int] = {}
+        """Key -> rows, as bits, that hold it too, but are not entered here yet."""
         self._doubles: dict[int, dict[int, int]] = {}
         """Life -> key -> hashes beyond the first that the engine has for it. There is hardly ever one."""
 
@@ -36,7 +39,9 @@ class Holders(Chains):
         words = self.words
         while at and words[at] != key:
             at = self.links[at]
-        return self._rowsets.shown[self._sets[at]]
+        rows = self._rowsets.shown[self._sets[at]]
+        fresh = self.fresh
+        return rows | fresh[key] if key in fresh else rows
 
     def is_alone(self, life: int, key: int) -> bool:
         """Whether this life alone holds the key."""
@@ -50,9 +55,16 @@ class Holders(Chains):
         if not keys:
             return []
         numbers = view(self._sets)[self.find_many(np.array(keys, np.uint64))]
-        ends = np.append(np.flatnonzero(numbers[1:] != numbers[:-1]), len(keys) - 1)
+        changes = numbers[1:] != numbers[:-1]
+        fresh: list[int] | None = None
+        if not self.fresh.keys().isdisjoint(keys):
+            fresh = list(map(self.fresh.get, keys, itertools.repeat(0)))
+            more = np.array(fresh, np.object_)
+            changes |= more[1:] != more[:-1]
+        ends = np.append(np.flatnonzero(changes), len(keys) - 1)
         shown = self._rowsets.shown
-        return [(end, shown[number]) for end, number in zip(ends.tolist(), numbers[ends].tolist(), strict=True)]
+        found = [(end, shown[number]) for end, number in zip(ends.tolist(), numbers[ends].tolist(), strict=True)]
+        return found if fresh is None else [(end, rows | fresh[end]) for end, rows in found]
 
     def add(self, life: int, keys: Sequence[int]) -> list[int]:
         """The life holds each key, for one hash more. The keys that it did not hold are returned."""
@@ -161,31 +173,35 @@ class Holders(Chains):
             if not doubles:
                 del self._doubles[life]
 
-    def fits(self, life: int, keys: Words) -> bool:
-        """Whether `add_many` may have these keys: they are distinct, and the life holds none."""
-        if repeats(keys):
-            return False
-        entries = self.find_many(keys)
+    def lacks(self, life: int, keys: Words, found: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Which of the keys `add_many` may have: they are there once, and the life does not hold them; `found` are
+        their entries."""
         masks = self._rowsets.masks
-        return not any(masks[held] >> life & 1 for held in np.unique(view(self._sets)[entries]).tolist())
+        if not found.any():
+            return once(keys)
+        numbers, index = np.unique(view(self._sets)[found], return_inverse=True)
+        lacking = np.array([not masks[held] >> life & 1 for held in numbers.tolist()])[index]
+        return lacking & once(keys)
 
-    def add_many(self, life: int, keys: Words) -> Words:
-        """`add` of many keys at once, for a life that holds none of them. Returned are those that nobody held."""
-        distinct = keys
+    def load(self, life: int, keys: Words) -> Words:
+        """`add_many` of keys that may repeat, for a life that holds nothing."""
         if repeats(keys):
-            distinct, times = np.unique(keys, return_counts=True)
+            keys, times = np.unique(keys, return_counts=True)
             more = times > 1
-            extra = (times[more] - 1).tolist()
-            self._doubles[life] = dict(zip(distinct[more].tolist(), extra, strict=True))
-        found = self.find_many(distinct)
+            self._doubles[life] = dict(zip(keys[more].tolist(), (times[more] - 1).tolist(), strict=True))
+        return self.add_many(life, keys, self.find_many(keys))
+
+    def add_many(self, life: int, keys: Words, found: NDArray[np.intp]) -> Words:
+        """`add` of distinct keys at once, for a life that holds none of them; `found` are their entries, 0 for none.
+        Returned are those that nobody held."""
         new = found == 0
         self._move_many(found[~new], life, self._rowsets.with_life)
-        created = self.insert_many(distinct[new])
+        created = self.insert_many(keys[new])
         alone = self._rowsets.with_life(EMPTY, life)
         self._rowsets.uses[alone] += len(created)
         self._rowsets.settle(alone)
         view(self._sets)[created] = alone
-        first: Words = distinct[new]
+        first: Words = keys[new]
         return first
 
     def discard_many(self, life: int, keys: Words) -> Words:

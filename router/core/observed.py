@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from kvroute.router.core.chains import mixing, repeats
 from kvroute.router.core.changes import Medium, Words
+from kvroute.router.core.fresh import Fresh, hide, show
 from kvroute.router.core.held import Held
 from kvroute.router.core.holders import Holders
 from kvroute.router.core.rowsets import RowSets
@@ -20,9 +21,10 @@ Contents: TypeAlias = tuple[int, Words, Words, NDArray[np.uint16]]
 """All that a row holds at a medium: the medium, the engine's hashes, our key of each, how often each was announced."""
 _BULK = 96
 """Blocks in a call from which numpy is quicker than a loop: some 60 of its calls, of a microsecond each."""
+FILE_BLOCKS = 1024
+"""Of a row, put aside until they are entered at once, in less than a millisecond."""
 SWEEP_BLOCKS = 1024
 """Of a row that was cleared, taken away in one step, about half a millisecond."""
-_NONE = np.empty(0, np.uint64)
 
 
 class _Past(msgspec.Struct):
@@ -45,6 +47,7 @@ class Observed:
     """
 
     __slots__ = (
+        "_fresh",
         "_gpu",
         "_held",
         "_lives",
@@ -69,6 +72,8 @@ class Observed:
         self._lives: dict[int, int] = {}
         """Row -> its life, for rows that hold anything."""
         self._past: deque[_Past] = deque()
+        self._fresh: dict[int, Fresh] = {}
+        """Row -> what is put aside."""
         self._owed = 0
         """Blocks stored since some were swept."""
         self._shared = 0
@@ -81,23 +86,48 @@ class Observed:
 
     def __bool__(self) -> bool:
         """Whether anyone may hold anything."""
-        return any(table.live for table in self._tables.values())
+        return bool(self._fresh) or any(table.live for table in self._tables.values())
 
     def __len__(self) -> int:
         """Distinct keys held by anyone, at any medium. With slower mediums, cleared rows' too until swept."""
+        for row in list(self._fresh):
+            self._file(row)
         if len(self._tables) == 1:
             return self._rowsets.seen()
         return sum(table.live for table in self._tables.values()) - self._shared
 
-    def store(self, row: int, medium: int, hashes: Words, keys: Words) -> Words:
+    def store(self, row: int, medium: int, hashes: Words, keys: Words) -> None:
         """The row holds each hash once more at this medium; it stands for the key beside it, from now on.
 
-        Returned are the keys that the row did not hold there before.
+        Columns are quick to write many at a time: what comes in small calls is put aside, and filed with what follows.
+        Readers see it all the same; only a key that a hash stood for before may be seen until then.
         """
         if len(hashes) != len(keys):
             raise ValueError(f"{len(hashes)} hashes for {len(keys)} keys")
         if not len(hashes):
-            return _NONE
+            return
+        if medium != Medium.GPU or len(hashes) >= FILE_BLOCKS:
+            self._file(row)
+            self._enter(row, medium, hashes, keys)
+            return
+        fresh = self._fresh.get(row)
+        if fresh is None:
+            fresh = self._fresh[row] = Fresh()
+        listed = keys.tolist()
+        fresh.add(hashes, keys, listed)
+        show(self._gpu.fresh, 1 << row, listed)
+        if fresh.count >= FILE_BLOCKS:
+            self._file(row)
+
+    def _file(self, row: int) -> None:
+        """Enter what was put aside of the row."""
+        fresh = self._fresh.pop(row, None)
+        if fresh is not None:
+            hashes, keys = fresh.all()
+            hide(self._gpu.fresh, 1 << row, keys.tolist())
+            self._enter(row, Medium.GPU, hashes, keys)
+
+    def _enter(self, row: int, medium: int, hashes: Words, keys: Words) -> None:
         if self._past:
             self._pay(len(hashes))
         table = self._table(medium)
@@ -106,28 +136,36 @@ class Observed:
         if held is None:
             held = mediums[medium] = Held(self._mixing)
         life = self._life(row)
-        if len(hashes) >= _BULK and held.fits(hashes) and table.fits(life, keys):
-            held.fill(hashes, keys, np.ones(len(hashes), np.uint16))
-            self._share(medium, table.add_many(life, keys), 1)
-            return keys
+        if len(hashes) >= _BULK:
+            found = table.find_many(keys)
+            plain = held.lacks(hashes) & table.lacks(life, keys, found)
+            if plain.all():
+                self._fill(medium, held, life, hashes, keys, found)
+                return
+            self._fill(medium, held, life, hashes[plain], keys[plain], found[plain])
+            hashes, keys = hashes[~plain], keys[~plain]
         fresh, replaced = held.store(hashes.tolist(), keys.tolist())
-        if not fresh:
-            return _NONE
         before = table.live
         new = table.add(life, fresh)
         if len(self._tables) > 1 and table.live > before:
             self._share(medium, [key for key in new if table.is_alone(life, key)], 1)
         if replaced:
             self._forgotten(medium, table.discard(life, replaced))
-            new = [key for key in dict.fromkeys(new) if table.holders(key) >> row & 1]
-        return keys if len(new) == len(keys) else np.array(new, np.uint64)
+
+    def _fill(self, medium: int, held: Held, life: int, hashes: Words, keys: Words, found: NDArray[np.intp]) -> None:
+        held.fill(hashes, keys, np.ones(len(hashes), np.uint16))
+        self._share(medium, self._tables[medium].add_many(life, keys, found), 1)
 
     def remove(self, row: int, medium: int, hashes: Words) -> int:
         """The row holds each hash once less at this medium. Unknown ones change nothing; their number is returned."""
+        listed = hashes.tolist()
+        fresh = self._fresh.get(row)
+        if fresh is not None and not fresh.known.keys().isdisjoint(listed):
+            self._file(row)
         held = self._held.get(row, {}).get(medium)
         if held is None:
-            return len(hashes)
-        gone, unknown = held.remove(hashes.tolist())
+            return len(listed)
+        gone, unknown = held.remove(listed)
         if gone:
             self._forgotten(medium, self._tables[medium].discard(self._lives[row], gone))
             if not held.live:
@@ -136,6 +174,9 @@ class Observed:
 
     def clear(self, row: int) -> None:
         """The row holds nothing any more, at any medium. Takes the same time for any number of blocks."""
+        fresh = self._fresh.pop(row, None)
+        if fresh is not None:
+            hide(self._gpu.fresh, 1 << row, fresh.all()[1].tolist())
         mediums = self._held.pop(row, None)
         if mediums:
             life = self._lives.pop(row)
@@ -166,6 +207,7 @@ class Observed:
 
     def contents(self, row: int) -> list[Contents]:
         """A copy of all that the row holds, which `load` takes."""
+        self._file(row)
         return [(medium, *held.contents()) for medium, held in sorted(self._held.get(row, {}).items())]
 
     def load(self, row: int, contents: Iterable[Contents]) -> None:
@@ -181,11 +223,14 @@ class Observed:
                 continue
             held = self._held.setdefault(row, {})[medium] = Held(self._mixing)
             held.fill(hashes[at], keys[at], counts[at])
-            created = self._table(medium).add_many(self._life(row), keys[at])
+            created = self._table(medium).load(self._life(row), keys[at])
             self._share(medium, created, 1)
 
     def key_of(self, row: int, hash: int) -> int | None:
         """Our key behind an engine's hash, at any medium."""
+        fresh = self._fresh.get(row)
+        if fresh is not None and hash in fresh.known:
+            return fresh.known[hash]
         for held in self._held.get(row, {}).values():
             key = held.key_of(hash)
             if key is not None:
@@ -194,6 +239,7 @@ class Observed:
 
     def blocks(self, row: int, medium: int | None = None) -> int:
         """Distinct hashes that the row holds, at one medium or summed over all."""
+        self._file(row)
         mediums = self._held.get(row, {})
         return sum(held.live for at, held in mediums.items() if medium is None or at == medium)
 

@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from kvroute.router.core import observed as observing
 from kvroute.router.core.changes import Cleared, Medium, Removed, Stored, Words, apply
 from kvroute.router.core.index import Index
 from kvroute.router.core.observed import Observed
@@ -33,6 +34,8 @@ class Against(RuleBasedStateMachine):
         super().__init__()
         self.observed = Observed(seed=11)
         self.plain = PlainHoldings()
+        self.renamed = False
+        """Whether a hash came with another key, which may be seen beside the one before until all is filed."""
 
     row = st.sampled_from(ROWS)
     medium = st.sampled_from((0, 0, 0, 1, 2))
@@ -42,9 +45,11 @@ class Against(RuleBasedStateMachine):
     @rule(row=row, medium=medium, pairs=pairs)
     def store(self, row: int, medium: int, pairs: list[tuple[int, int]]) -> None:
         hashes, keys = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        new = self.observed.store(row, medium, words(*hashes), words(*keys)).tolist()
-        assert len(new) == len(set(new))
-        assert set(new) == self.plain.store(row, medium, hashes, keys)
+        known = dict(self.plain.keys.get((row, medium), {}))
+        for hash_, key in pairs:
+            self.renamed |= known.setdefault(hash_, key) != key
+        self.observed.store(row, medium, words(*hashes), words(*keys))
+        self.plain.store(row, medium, hashes, keys)
 
     @rule(row=row, medium=medium, hashes=some)
     def remove(self, row: int, medium: int, hashes: list[int]) -> None:
@@ -71,15 +76,34 @@ class Against(RuleBasedStateMachine):
     @invariant()
     def agree(self) -> None:
         observed, plain = self.observed, self.plain
+        if self.renamed:
+            assert all(plain.holders(key, {0}) & ~observed.holders(key) == 0 for key in WORDS)
+            self.count()
         swept = not observed._past
-        if swept or not observed.slow:
-            assert len(observed) == plain.distinct()
         assert bool(observed) or not plain.distinct()
         for key in WORDS:
             assert observed.holders(key) == plain.holders(key, {0})
             assert observed.holders_within(key, CPU) == plain.holders(key, {0, 1})
             assert observed.holders_anywhere(key) == plain.holders(key, {0, 1, 2})
         assert observed.slow == any(medium and keys for (_, medium), keys in plain.keys.items()) or not swept
+        for row in ROWS:
+            held = {medium: keys for (at, medium), keys in plain.keys.items() if at == row and keys}
+            for hash_ in WORDS[:4]:
+                behind: set[int | None] = {known[hash_] for known in held.values() if hash_ in known}
+                assert observed.key_of(row, hash_) in (behind or {None})
+        keys = list(WORDS)
+        last = 0
+        for end, rows in observed.runs(keys):
+            assert {plain.holders(key, {0}) for key in keys[last : end + 1]} == {rows}
+            last = end + 1
+        assert last == len(keys)
+
+    @rule()
+    def count(self) -> None:
+        """Numbers of blocks and snapshots, for which all is filed."""
+        observed, plain = self.observed, self.plain
+        if not observed._past or not observed.slow:
+            assert len(observed) == plain.distinct()
         for row in ROWS:
             held = {medium: keys for (at, medium), keys in plain.keys.items() if at == row and keys}
             assert observed.blocks(row) == sum(map(len, held.values()))
@@ -93,14 +117,10 @@ class Against(RuleBasedStateMachine):
                 medium: {hash_: (key, plain.counts[row, medium][hash_]) for hash_, key in keys.items()}
                 for medium, keys in held.items()
             }
-            for hash_ in WORDS[:4]:
-                behind: set[int | None] = {known[hash_] for known in held.values() if hash_ in known}
-                assert observed.key_of(row, hash_) in (behind or {None})
-
-    @invariant()
-    def no_set_leaks(self) -> None:
-        sets = {self.plain.holders(key, {medium}) for key in WORDS for medium in range(3)}
-        assert len(self.observed._rowsets) == len(sets | {0}) or self.observed._past
+        assert not observed._fresh
+        self.renamed = False
+        sets = {plain.holders(key, {medium}) for key in WORDS for medium in range(3)}
+        assert len(observed._rowsets) == len(sets | {0}) or observed._past
 
     def teardown(self) -> None:
         for row in ROWS:
@@ -115,6 +135,22 @@ class Against(RuleBasedStateMachine):
         assert not self.observed._held
 
 
+class AgainstManyAtOnce(Against):
+    """The same where four blocks are enough to be entered at once, and eight to be filed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(observing, "_BULK", 4)
+        self.patch.setattr(observing, "FILE_BLOCKS", 8)
+
+    def teardown(self) -> None:
+        self.patch.undo()
+        super().teardown()
+
+
+TestAgainstManyAtOnce = AgainstManyAtOnce.TestCase
+TestAgainstManyAtOnce.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
 TestAgainst = Against.TestCase
 TestAgainst.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
 
@@ -129,7 +165,8 @@ def test_large_tables_say_what_small_ones_do(calls: int) -> None:
     for row, part in ((0, 20_000), (70, 10_000)):
         for at in range(0, part, calls):
             chunk = slice(at, min(at + calls, part))
-            assert len(observed.store(row, GPU, hashes[chunk], keys[chunk])) == chunk.stop - at
+            observed.store(row, GPU, hashes[chunk], keys[chunk])
+            assert observed.holders(int(keys[at])) >> row & 1
     for at in range(5_000, 15_000, calls):
         assert observed.remove(0, GPU, hashes[at : min(at + calls, 15_000)]) == 0
     expected = [1 | 1 << 70] * 5_000 + [1 << 70] * 5_000 + [0] * 5_000 + [1] * 5_000
@@ -165,10 +202,11 @@ def test_counts_stop_at_what_sixteen_bits_hold() -> None:
 
 
 def test_the_newer_key_of_a_hash_wins() -> None:
-    """A hash that comes with another key stands for that one, and the old key is held no longer."""
+    """A hash that comes with another key stands for that one, and the old key is held no longer once it is filed."""
     observed = Observed()
     observed.store(1, GPU, words(7), words(100))
-    assert observed.store(1, GPU, words(7), words(200)).tolist() == [200]
+    observed.store(1, GPU, words(7), words(200))
+    assert (observed.key_of(1, 7), observed.holders(200), observed.blocks(1)) == (200, 2, 1)
     assert (observed.holders(100), observed.holders(200), observed.key_of(1, 7)) == (0, 2, 200)
     observed.remove(1, GPU, words(7, 7))
     assert len(observed) == 0
@@ -177,7 +215,7 @@ def test_the_newer_key_of_a_hash_wins() -> None:
 def test_a_key_with_two_hashes_is_held_until_both_are_gone() -> None:
     """Two engine hashes may stand for one key of ours; it is new once, and gone with the last."""
     observed = Observed()
-    assert observed.store(1, GPU, words(7, 8), words(100, 100)).tolist() == [100]
+    observed.store(1, GPU, words(7, 8), words(100, 100))
     observed.remove(1, GPU, words(7))
     assert observed.holders(100) == 2
     observed.remove(1, GPU, words(8))
