@@ -10,7 +10,7 @@ import aiohttp
 from tests.system.stage import Reply, Router, text
 
 SYSTEM_PROMPTS = 4
-AT_ONCE = 8
+AT_ONCE = 4
 """Conversations whose turn is under way at one time."""
 
 

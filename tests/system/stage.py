@@ -25,7 +25,7 @@ MODEL = "mock"
 PATIENCE = 30.0
 """Longest wait for a state of processes that share few cores with everything else [s]."""
 QUICK: dict[str, Any] = {
-    "watch": {"health": {"interval": 0.2}, "scrape": {"interval": 0.2}, "discover_retry": 0.05},
+    "watch": {"health": {"interval": 0.5}, "scrape": {"interval": 1.0}, "discover_retry": 0.05},
     "limits": {"linger_seconds": 0.1, "drain_seconds": 2.0},
 }
 WORDS = "hello the ing baki lo senvo what where of great small river house tell me about it please and then "
@@ -41,6 +41,8 @@ class Reply(msgspec.Struct, frozen=True):
     replica: str = ""
     predicted: int = 0
     """Cached tokens, as the router decided [tokens]."""
+    best: int = 0
+    """The same, where most were [tokens]."""
     cached: int = 0
     """Cached tokens, as the engine reports [tokens]."""
     prompt: int = 0
@@ -79,9 +81,9 @@ class Router:
         told: dict[str, Any] = (await self._get("/replicas"))["sharing"]
         return told
 
-    async def expects(self, text: str, model: str = MODEL) -> int:
+    async def expects(self, text: str, model: str = MODEL, role: str = "user") -> int:
         """Cached tokens that it would find for this prompt; nothing is sent."""
-        body = {"model": model, "messages": [{"role": "user", "content": text}]}
+        body = {"model": model, "messages": [{"role": role, "content": text}]}
         async with self._stage.session.post(f"{self.control}/explain", json=body) as answer:
             told = await answer.json()
         return max((candidate["hit_tokens"] for candidate in told["candidates"]), default=0)
@@ -106,6 +108,13 @@ class Router:
         replicas = await self.replicas()
         return len(replicas) == len(self._stage.engines) and all(
             replica["state"] == "ready" and replica["knowledge"] == "exact" for replica in replicas.values()
+        )
+
+    async def settled(self) -> bool:
+        """Whether all listed engines serve, and their prompts are read as tokens."""
+        replicas = await self.replicas()
+        return len(replicas) == len(self._stage.engines) and all(
+            replica["state"] == "ready" and "token lens" in replica["about"] for replica in replicas.values()
         )
 
     async def follows(self) -> set[str]:
@@ -153,6 +162,7 @@ async def ask(session: aiohttp.ClientSession, url: str, messages: Sequence[dict[
         seconds,
         answer.headers.get("X-Kvroute-Replica", ""),
         int(answer.headers.get("X-Kvroute-Hit-Tokens", 0)),
+        int(answer.headers.get("X-Kvroute-Best-Hit-Tokens", 0)),
         details.get("cached_tokens") or 0,
         usage["prompt_tokens"],
         told["choices"][0]["message"]["content"],
@@ -169,12 +179,13 @@ class Stage:
         self._folder = folder
         self._routers: list[Router] = []
 
-    async def router(self, *arguments: str, redis: str | None = None, ready: bool = True, **settings: Any) -> Router:
-        """Start one. `redis`: the namespace under which it shares what it knows; None: it shares nothing."""
+    async def router(self, *arguments: str, redis: str | None = None, flush: float = 0.005, **settings: Any) -> Router:
+        """Start one. `redis`: the namespace under which it shares what it knows, every `flush` s; None: it shares
+        nothing."""
         ports = free_ports(2)
         number = len(self._routers)
         config, log = self._folder / f"{number}.yaml", self._folder / f"{number}.log"
-        shared = {} if redis is None else {"redis": {"url": self.redis.url, "namespace": redis}}
+        shared = {} if redis is None else {"redis": {"url": self.redis.url, "namespace": redis, "flush_seconds": flush}}
         config.write_text(yaml.safe_dump({**QUICK, **shared, **settings}))
         command = [sys.executable, "-m", "kvroute.router.cli", "serve", "--config", str(config), "--host", "127.0.0.1"]
         command += ["--port", str(ports[0]), "--control-port", str(ports[1]), *arguments]
@@ -184,13 +195,22 @@ class Stage:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=written, start_new_session=True)
         started = Router(process, log, ports, self)
         self._routers.append(started)
-        if ready:
-            await until(started.serves)
+        await until(started.serves)
         return started
 
     async def tell(self, engine: StandInEngine, text: str, **fields: Any) -> Reply:
         """A prompt sent to an engine past all routers."""
         return await ask(self.session, engine.url, [{"role": "user", "content": text}], **fields)
+
+    async def order(self, path: str) -> None:
+        """POST to each engine, e.g. `/pause`."""
+        for engine in self.engines:
+            async with self.session.post(engine.url + path) as answer:
+                assert answer.status == 200
+
+    async def busy(self, count: int) -> bool:
+        """Whether the engines have so many requests under way."""
+        return sum(engine.service.in_flight for engine in self.engines) >= count
 
     def hit_rate(self) -> HitRate:
         """A meter that begins now."""

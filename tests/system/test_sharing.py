@@ -4,43 +4,50 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from kvroute.router.testing import kvevents
 from tests.system.chats import Chats
-from tests.system.stage import Router, Stage, staged, text, until
+from tests.system.stage import QUICK, Reply, Router, Stage, staged, text, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 log = logging.getLogger(__name__)
 ENGINES = 4
-NO_EVENTS = {"knowledge": {"kv_events": "off"}}
+SENT: dict[str, Any] = {
+    # What was sent is all that is known, and rates stay at what they are told to be: prefill takes long.
+    "knowledge": {"kv_events": "off"},
+    "watch": {**QUICK["watch"], "scrape": {"interval": 60.0}},
+}
+SLOW_PREFILL: dict[str, Any] = {**SENT, "step": {"c3": 1e-3}}
+BURST = 200
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stage(folder: str) -> AsyncIterator[Stage]:
     """Four engines."""
-    async with staged(ENGINES, folder) as made:
+    async with staged(ENGINES, folder, speed=1.0, decode_rate=500.0) as made:
         yield made
 
 
-async def one_and_two(stage: Stage, about: str, one: list[Router], two: list[Router]) -> tuple[float, float]:
-    """Hit rates of the same traffic through one router and through two."""
-    rates = []
-    for routers in (one, two):
-        chats, meter = Chats(f"{about} {len(routers)}"), stage.hit_rate()
-        await chats.hold(routers)
-        assert {reply.status for reply in chats.replies} == {200}
-        rates.append(meter.now())
-    return rates[0], rates[1]
+async def hit_rate(stage: Stage, about: str, routers: Sequence[Router]) -> float:
+    """The engines' hit rate while conversations are held through these routers, which have learnt their speed."""
+    await Chats(f"{about} first", conversations=12, turns=2).hold(routers)
+    chats, meter = Chats(about, conversations=30), stage.hit_rate()
+    await chats.hold(routers)
+    assert {reply.status for reply in chats.replies} == {200}
+    return meter.now()
 
 
 async def test_two_routers_with_events_find_as_much_as_one(stage: Stage) -> None:
     """The engines' hit rate is a single router's, to within 2 %."""
     routers = await asyncio.gather(stage.router(), stage.router(redis="both"), stage.router(redis="both"))
     await asyncio.gather(*(until(router.exact) for router in routers))
-    one, two = await one_and_two(stage, "events", [routers[0]], [*routers[1:]])
+    one = await hit_rate(stage, "one, events", routers[:1])
+    two = await hit_rate(stage, "two, events", routers[1:])
     log.warning("with events: one router %.4f, two that share %.4f", one, two)
     stage.end(*routers)
     assert two >= 0.98 * one
@@ -48,12 +55,137 @@ async def test_two_routers_with_events_find_as_much_as_one(stage: Stage) -> None
 
 async def test_two_routers_without_events_find_as_much_as_one(stage: Stage) -> None:
     """What each has sent is enough for the other; two that do not share find far less."""
-    shared = (stage.router(redis="sent", **NO_EVENTS) for _ in range(2))
-    alone = (stage.router(**NO_EVENTS) for _ in range(2))
+    shared = (stage.router(redis="sent", **SENT) for _ in range(2))
+    alone = (stage.router(**SENT) for _ in range(2))
     routers = await asyncio.gather(*shared, *alone)
-    one, two = await one_and_two(stage, "sent", [routers[2]], [*routers[:2]])
-    _, apart = await one_and_two(stage, "apart", [routers[2]], [*routers[2:]])
+    await asyncio.gather(*(until(router.settled) for router in routers))
+    one = await hit_rate(stage, "one", routers[2:3])
+    two = await hit_rate(stage, "two", routers[:2])
+    apart = await hit_rate(stage, "apart", routers[2:])
     log.warning("without events: one router %.4f, two that share %.4f, two that do not %.4f", one, two, apart)
     stage.end(*routers)
     assert two >= 0.98 * one
     assert apart < 0.95 * one
+
+
+async def test_a_routers_death_loses_nothing(stage: Stage) -> None:
+    """SIGKILL: within 5 s the other follows the engines in its place, its load is gone, and what the engines did in
+    between is known to the block."""
+    one, two = await asyncio.gather(stage.router(redis="dead"), stage.router(redis="dead"))
+    await asyncio.gather(until(one.exact), until(two.exact))
+    await until(lambda: shared_out(one, two))
+    longest = [asyncio.create_task(one.ask(text(f"long {i}"), max_tokens=20_000)) for i in range(3)]
+    await until(lambda: foreign(two, 3))
+    followed = await one.follows()
+    assert followed
+    one.kill()
+    gap = [text(f"in the gap {number}", 400) for number in range(8)]
+    told = [
+        await stage.tell(engine, words)
+        for words, engine in zip(gap, [*stage.engines, *stage.engines], strict=True)
+    ]
+    assert {reply.status for reply in told} == {200}
+    gone = await until(lambda: foreign(two, 0))
+    moved = await until(lambda: follows_all(two, stage))
+    log.warning("a killed router's load is gone after %.2f s, its engines are followed after %.2f s", gone, gone + moved)
+    assert gone + moved < 5.0
+    assert [reply.status for reply in await asyncio.gather(*longest)] == [0, 0, 0]
+    await until(lambda: observes(two, stage))
+    for words in gap:
+        reply = await two.ask(words)
+        assert reply.predicted == reply.cached > 1000
+    stage.end(two)
+
+
+async def shared_out(one: Router, two: Router) -> bool:
+    """Both follow some engine's events."""
+    return bool(await one.follows()) and bool(await two.follows())
+
+
+async def follows_all(router: Router, stage: Stage) -> bool:
+    return len(await router.follows()) == len(stage.engines)
+
+
+async def foreign(router: Router, count: int) -> bool:
+    """Whether the router knows of so many open requests of others."""
+    return bool((await router.sharing())["foreign"] == count)
+
+
+async def observes(router: Router, stage: Stage) -> bool:
+    """Whether it knows as many blocks of each engine as that holds."""
+    held, replicas = stage.held(), await router.replicas()
+    return all(replicas[name]["observed_blocks"]["gpu"] == count for name, count in held.items())
+
+
+async def test_a_restarted_routers_first_decision_is_exact(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its predecessor's knowledge is in the store, which alone has it: the engines replay little."""
+    monkeypatch.setattr(kvevents, "BUFFERED_BATCHES", 3)
+    async with staged(2, stage.engines[0].options.model_folder or "", stage.redis) as small:
+        before = await small.router(redis="again")
+        await until(before.exact)
+        prompts = [text(f"before {number}", 400) for number in range(8)]
+        for words in prompts:
+            await before.ask(words)
+        await until(lambda: observes(before, small))
+        before.kill()
+        after = await small.router(redis="again")
+        replies = [await after.ask(words) for words in prompts]
+        assert all(reply.predicted == reply.cached > 1000 for reply in replies), replies
+        await until(after.exact)
+
+
+async def test_a_restarted_routers_first_decision_without_events_is_warm(stage: Stage) -> None:
+    """What was sent is in the store, though no router is left."""
+    before = await stage.router(redis="sent again", **SENT)
+    await until(before.settled)
+    prompts = [text(f"was sent {number}", 400) for number in range(8)]
+    for words in prompts:
+        await before.ask(words)
+    await asyncio.sleep(0.1)  # a killed router need not have told what it sent in its last moments
+    before.kill()
+    after = await stage.router(redis="sent again", **SENT)
+    replies = [await after.ask(words) for words in prompts]
+    stage.end(after)
+    assert all(reply.predicted == reply.cached > 1000 for reply in replies), replies
+
+
+async def herd(stage: Stage, about: str, routers: Sequence[Router]) -> int:
+    """Requests of a burst that follow a cached prefix before the first turns away from its replica's queue.
+
+    One comes every 4 ms. No engine answers before all are there, so the queue is as long as the routers say.
+    """
+    prefix = {"role": "system", "content": text(about, 1000)}
+    first = await routers[0].ask([prefix])
+    for router in routers:
+        await until(lambda router=router: knows(router, prefix["content"]))  # type: ignore[misc]
+    await stage.order("/pause")
+    burst = asyncio.gather(*(_later(0.004 * n, routers[n % len(routers)], prefix, n) for n in range(BURST)))
+    await until(lambda: stage.busy(BURST))
+    await stage.order("/resume")
+    replies = sorted(await burst, key=lambda reply: reply.began)
+    assert {reply.status for reply in replies} == {200}
+    return next((n for n, reply in enumerate(replies) if reply.replica != first.replica), BURST)
+
+
+async def _later(seconds: float, router: Router, prefix: dict[str, str], number: int) -> Reply:
+    await asyncio.sleep(seconds)
+    return await router.ask([prefix, {"role": "user", "content": f"{number} {number} hello the ing what now"}])
+
+
+async def knows(router: Router, prefix: str) -> bool:
+    return await router.expects(prefix, role="system") > 1000
+
+
+async def test_a_burst_split_between_two_routers_does_not_herd(stage: Stage) -> None:
+    """They leave a hot replica's queue about where one router would; two that tell each other too late do not."""
+    alone = stage.router(**SLOW_PREFILL)
+    shared = (stage.router(redis="burst", **SLOW_PREFILL) for _ in range(2))
+    late = (stage.router(redis="late", flush=1.0, **SLOW_PREFILL) for _ in range(2))
+    routers = await asyncio.gather(alone, *shared, *late)
+    await asyncio.gather(*(until(router.settled) for router in routers))
+    one = await herd(stage, "one burst", routers[:1])
+    two = await herd(stage, "two burst", routers[1:3])
+    apart = await herd(stage, "late burst", routers[3:])
+    log.warning("requests before the first turns away: one router %d, two %d, two with a late flush %d", one, two, apart)
+    stage.end(*routers)
+    assert two < apart
