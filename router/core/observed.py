@@ -238,10 +238,15 @@ class Observed:
         return None
 
     def blocks(self, row: int, medium: int | None = None) -> int:
-        """Distinct hashes that the row holds, at one medium or summed over all."""
-        self._file(row)
+        """Distinct hashes that the row holds, at one medium or summed over all.
+
+        Asked at every decision, so nothing is filed: hashes put aside count, those held already too.
+        """
         mediums = self._held.get(row, {})
-        return sum(held.live for at, held in mediums.items() if medium is None or at == medium)
+        found = sum(held.live for at, held in mediums.items() if medium is None or at == medium)
+        if not medium and row in self._fresh:
+            found += len(self._fresh[row].known)
+        return found
 
     def holders_within(self, key: int, reach: int) -> int:
         """The rows that hold the key at medium `reach` or a faster one, as bits."""

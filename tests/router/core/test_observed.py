@@ -74,6 +74,14 @@ class Against(RuleBasedStateMachine):
         self.plain.keys.update({(row, medium): held for medium, held in keys.items()})
 
     @invariant()
+    def blocks_are_counted(self) -> None:
+        for row in ROWS:
+            for medium in range(3):
+                held = self.plain.keys.get((row, medium), {})
+                fresh = self.observed._fresh[row].known if not medium and row in self.observed._fresh else {}
+                assert len(held) <= self.observed.blocks(row, medium) <= len(held) + len(fresh)
+
+    @invariant()
     def agree(self) -> None:
         observed, plain = self.observed, self.plain
         if self.renamed:
@@ -102,8 +110,8 @@ class Against(RuleBasedStateMachine):
     def count(self) -> None:
         """Numbers of blocks and snapshots, for which all is filed."""
         observed, plain = self.observed, self.plain
-        if not observed._past or not observed.slow:
-            assert len(observed) == plain.distinct()
+        distinct = len(observed)
+        assert distinct == plain.distinct() or (observed._past and observed.slow)
         for row in ROWS:
             held = {medium: keys for (at, medium), keys in plain.keys.items() if at == row and keys}
             assert observed.blocks(row) == sum(map(len, held.values()))
@@ -206,7 +214,7 @@ def test_the_newer_key_of_a_hash_wins() -> None:
     observed = Observed()
     observed.store(1, GPU, words(7), words(100))
     observed.store(1, GPU, words(7), words(200))
-    assert (observed.key_of(1, 7), observed.holders(200), observed.blocks(1)) == (200, 2, 1)
+    assert (observed.key_of(1, 7), observed.holders(200), observed.blocks(1), len(observed)) == (200, 2, 1, 1)
     assert (observed.holders(100), observed.holders(200), observed.key_of(1, 7)) == (0, 2, 200)
     observed.remove(1, GPU, words(7, 7))
     assert len(observed) == 0
