@@ -77,6 +77,10 @@ class IngestLeases:
             kept.pop(replica, None)
         self._seen_free.discard(replica)
 
+    def since(self, replica: str) -> float:
+        """When what is held was won [s]."""
+        return self._since.get(replica, -math.inf)
+
     async def renew(self) -> list[str]:
         """Prolong what is held; to be called every `renew_seconds`. Replicas whose lease is lost."""
         held = list(self.held.items())

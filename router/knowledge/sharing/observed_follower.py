@@ -60,6 +60,7 @@ class ObservedFollower:
         self.gaps = 0
         """Times that the log went on elsewhere than where we were."""
         self.unreadable = 0
+        """Times that the log held what no router of this version wrote."""
 
     @property
     def key(self) -> str:
@@ -117,11 +118,7 @@ class ObservedFollower:
         position = self.position
         if not self.synced or self.writing or position is None:
             return
-        try:
-            known = None if tip is None else Tip.decode(tip)
-        except Unreadable as error:
-            self._cannot_read(error)
-            return
+        known = None if tip is None else self._known(tip)
         if known is None or known.generation != position.generation or known.at < position.at:
             self.synced = False
 
@@ -137,7 +134,8 @@ class ObservedFollower:
     async def _load(self, store: Store) -> bool:
         self.synced = False
         for attempt in range(_TRIES):
-            (tip,) = await store.get([self.names.tip])
+            (data,) = await store.get([self.names.tip])
+            tip = None if data is None else self._known(data)
             if tip is None:
                 return False
             if (attempt or not self._within(tip)) and not await self._snapshot(store):
@@ -153,14 +151,18 @@ class ObservedFollower:
         self.position = None
         self.synced = False
 
-    def _within(self, tip: bytes) -> bool:
+    def _known(self, tip: bytes) -> Tip | None:
+        """The tip in the store; None: it is none that we can read."""
+        try:
+            return Tip.decode(tip)
+        except Unreadable as error:
+            self._cannot_read(error)
+            return None
+
+    def _within(self, tip: Tip) -> bool:
         """Whether our position may be one of this log's that its Stream still continues."""
         position = self.position
-        try:
-            known = Tip.decode(tip)
-        except Unreadable:
-            return False
-        return position is not None and position.generation == known.generation and position.at <= known.at
+        return position is not None and position.generation == tip.generation and position.at <= tip.at
 
     async def _snapshot(self, store: Store) -> bool:
         """Put the snapshot's content into the row, in one step. False: it is not there, or not for us."""
@@ -201,9 +203,8 @@ class ObservedFollower:
             found += [part for part in some if part is not None]
         return found
 
-    async def _tail(self, store: Store, tip: bytes) -> bool:
-        """Take in what the Stream holds after our position, at least up to `tip`."""
-        wanted = Tip.decode(tip)
+    async def _tail(self, store: Store, wanted: Tip) -> bool:
+        """Take in what the Stream holds after our position, at least up to `wanted`."""
         turn = Turn()
         while self.synced and self.position is not None and not self.writing:
             if self.position.generation == wanted.generation and self.position.at >= wanted.at:

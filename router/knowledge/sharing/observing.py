@@ -21,6 +21,8 @@ from kvroute.router.knowledge.sharing.store import Store, StoreDown
 
 LOOK_SECONDS = 1.0
 """How often it is looked whether the logs are still what they were."""
+UNUSED_SECONDS = 10.0
+"""A lease that is held for so long without a writer, while nothing else is being read, is given back."""
 _LEASING, _WRITING, _LOOKING = "holding ingest leases", "writing observed logs", "looking after observed logs"
 
 
@@ -65,9 +67,9 @@ class Observing:
         self.ready = asyncio.Event()
         """Set while every log has been read, as far as there is one."""
         self.ready.set()
-        self._past_gaps = self._past_loads = 0
+        self._past_gaps = self._past_loads = self._past_unreadable = 0
         self._tasks: list[asyncio.Task[None]] = []
-        self._inspected = clock()
+        self._inspected = self._moved = clock()
         self._clock = clock
         self._turn = asyncio.Lock()
         """The writers send one thing at a time."""
@@ -103,6 +105,11 @@ class Observing:
         """Times that a log was read from its snapshot."""
         return self._past_loads + sum(line.follower.loads for line in self._lines.values())
 
+    @property
+    def unreadable(self) -> int:
+        """Times that a log held what no router of this version wrote."""
+        return self._past_unreadable + sum(line.follower.unreadable for line in self._lines.values())
+
     # --- the fleet ---
 
     def joined(self, replica: str, row: int, block_tokens: int) -> None:
@@ -123,6 +130,7 @@ class Observing:
         if line is not None:
             self._past_gaps += line.follower.gaps
             self._past_loads += line.follower.loads
+            self._past_unreadable += line.follower.unreadable
             self._following.leave(line.key)
             self._end(replica)
             if replica in self._alone:
@@ -179,13 +187,26 @@ class Observing:
         surplus = leases.surplus(live)
         if surplus is not None:
             await self._hand_over(surplus)
+        for replica in self._unused(now):
+            await leases.release(replica)
         self._health.served(_LEASING)
+
+    def _unused(self, now: float) -> list[str]:
+        """Leases of which nothing comes: another router may have more luck."""
+        if now - self._moved < UNUSED_SECONDS:
+            return []
+        unused = self._leases.held.keys() - self._alone
+        return [
+            replica
+            for replica in unused
+            if replica not in self.writers and now - self._leases.since(replica) >= UNUSED_SECONDS
+        ]
 
     def watch(self) -> None:
         """While the store is away nobody tells us any more: follow all events ourselves, until it is back."""
         lasting = self._health.lasting
         if lasting >= self._alone_seconds:
-            for replica, line in self._lines.items():
+            for replica, line in list(self._lines.items()):  # a replica that cannot be subscribed to leaves
                 if replica not in self.writers and replica not in self._alone:
                     self._alone.add(replica)
                     self._following.leave(line.key)
@@ -298,6 +319,7 @@ class Observing:
         self._due.clear()
         for replica in [replica for replica in self._leases.held if replica not in self.writers]:
             await self._begin(replica)
+            self._moved = self._clock()
         if self._clock() - self._inspected >= LOOK_SECONDS:
             await self._inspect()
         lines = [line for line in self._lines.values() if not line.follower.writing]
@@ -307,6 +329,7 @@ class Observing:
             if not line.follower.synced and tip is not None and not line.follower.writing:
                 self._following.leave(line.key)
                 await line.follower.load(self._store)
+            self._moved = self._clock()
             line.looked = True
             line.tell_source()
             if line.follower.synced and self._lines.get(line.replica) is line and not line.follower.writing:

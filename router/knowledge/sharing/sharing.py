@@ -285,7 +285,7 @@ class Sharing:
             lag=self.pulse.lag(self._clock()),
             lost=foreign.gaps,
             repeated=foreign.repeated,
-            malformed=foreign.malformed,
+            malformed=foreign.malformed + (0 if self.observing is None else self.observing.unreadable),
             routers=len(self.peers),
             foreign=len(foreign),
             lapses=self.pulse.lapses,

@@ -16,14 +16,14 @@ from kvroute.router.knowledge.sharing.following import Following
 from kvroute.router.knowledge.sharing.health import Health
 from kvroute.router.knowledge.sharing.ingest_lease import IngestLeases
 from kvroute.router.knowledge.sharing.memory_store import MemoryStore
-from kvroute.router.knowledge.sharing.observed_log import Progress
+from kvroute.router.knowledge.sharing.observed_log import Head, LogNames, Progress
 from kvroute.router.knowledge.sharing.observing import Observing
-from kvroute.router.knowledge.sharing.store import Store, StoreDown, Trouble
+from kvroute.router.knowledge.sharing.store import Batch, Put, Store, StoreDown, Trouble
 from tests.router.knowledge.sharing.routers import Clock
 
 
 class Router:
-    """One of several, with one replica in row 0; it is its own listener."""
+    """One of several, with replica r0 in row 0; it is its own listener."""
 
     def __init__(self, store: Store, clock: Clock, name: str, live: set[str]) -> None:
         """`live` are the names of all."""
@@ -52,10 +52,12 @@ class Router:
         self.observing.joined("r0", 0, 16)
 
     def ingest(self, replica: str, progress: Progress | None) -> None:
-        self.progress = progress
+        if replica == "r0":
+            self.progress = progress
 
     def sourced(self, replica: str, source: Source) -> None:
-        self.source = source
+        if replica == "r0":
+            self.source = source
 
     def changed(self, replica: str, changes: Sequence[Change]) -> None:
         self.heard += changes
@@ -257,3 +259,41 @@ async def test_without_a_store_every_router_listens_itself(clock: Clock) -> None
     await writer.turn()
     await follower.turn()
     assert known(one) == known(other) == {1, 2, 3}
+
+
+async def test_a_tip_that_nobody_can_read(clock: Clock) -> None:
+    """Others' logs are read all the same, it is counted, and whoever wins the lease begins that log anew."""
+    store, live = MemoryStore(clock), set[str]()
+    names = LogNames("kvroute", "r0")
+    head = Head(1, "g", 1, 0, 0, 0, 0, 0, 0.0, Source.EXACT, 16)
+    await store.commit([Batch([Put(names.tip, b"2|another version's"), Put(names.snapshot, head.encode())])])
+    one = Router(store, clock, "one", live)
+    other = Router(store, clock, "other", live)
+    for router in (one, other):
+        router.observing.joined("r1", 1, 16)
+    await one.observing.look()
+    assert one.observing.unreadable == 1
+    assert one.observing.ready.is_set()
+    assert len(one.following) == 0
+    for _ in range(3):
+        await one.turn()
+    assert one.observing.mine("r0")
+    one.engine(0, stored(1, 2))
+    await one.turn()
+    await other.turn()
+    assert known(other) == {1, 2}
+    assert other.source is Source.EXACT
+
+
+async def test_a_lease_that_is_not_made_use_of(clock: Clock) -> None:
+    """It is given back after a while: another router may have more luck."""
+    store, live = MemoryStore(clock), set[str]()
+    one = Router(store, clock, "one", live)
+    await one.observing.hold()
+    await one.observing.hold()
+    assert list(one.leases.held) == ["r0"]
+    for _ in range(10):
+        clock.now += 1.0
+        assert one.leases.held
+        await one.observing.hold()
+    assert not one.leases.held
