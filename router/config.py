@@ -94,6 +94,12 @@ class Chat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     exclude_tools_when_none: bool = False
     """Its `--exclude-tools-when-tool-choice-none`."""
 
+    def check(self, key: str) -> None:
+        """Raises ConfigError where `chat_template` looks like a file and is none."""
+        given = self.chat_template
+        if given is not None and "{" not in given and ("/" in given or "." in given) and not Path(given).is_file():
+            raise ConfigError(f"{key}: there is no file {given}; name a file, or one of the model's templates")
+
 
 class Redis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where several routers share what they know. Redis 6.2 or later, or Valkey."""
@@ -186,6 +192,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for key, given, low, high in self._bounded():
             if not low <= given <= high:
                 raise ConfigError(f"{key}: {given} is out of range; use {low} to {high}")
+        for model, flags in self.chat.items():
+            flags.check(f"chat.{model}.chat_template")
         if self.workers > 1 and self.redis.url is None:
             raise ConfigError(
                 f"workers: {self.workers} processes that do not know what the others send would herd and miss each"

@@ -22,8 +22,8 @@ class Heard:
     """One replica's."""
 
     __slots__ = (
-        "_broken_since", "_clock", "_emptied", "about", "block_tokens", "foreign", "replica", "source", "stream",
-        "subscription", "task",
+        "_broken_since", "_clock", "_emptied", "about", "block_tokens", "foreign", "mismatched", "replica", "source",
+        "stream", "subscription", "task",
     )  # fmt: skip
 
     def __init__(self, replica: Replica, clock: Callable[[], float]) -> None:
@@ -33,6 +33,8 @@ class Heard:
         self.replica = replica
         self.source: sources.Source | None = None
         """Where it publishes; None: nowhere that we know of."""
+        self.mismatched = False
+        """It was said that its blocks cannot be told in ours."""
         self.block_tokens = 0
         """Size of our blocks [tokens]."""
         self.stream: Stream | None = None

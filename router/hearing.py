@@ -35,6 +35,8 @@ TICK_SECONDS = 0.25
 """How often it is looked whether subscriptions still stand, and whether any row was cleared."""
 SWEEP_SECONDS = 0.002
 """Between two steps, of half a millisecond each, that take away what cleared rows held."""
+RETRY_SECONDS, LONGEST_RETRY_SECONDS = 1.0, 30.0
+"""Between two questions where an engine publishes, when it did not answer; doubles."""
 NO_EVENTS = (
     "publishes no KV events: what it holds is estimated from what was sent there. For exact knowledge start vLLM with"
     ' --kv-events-config \'{"enable_kv_cache_events":true,"publisher":"zmq","endpoint":"tcp://*:5557",'
@@ -98,9 +100,9 @@ class Hearing:
 
     # --- what the membership tells ---
 
-    def serves(self, model: str, root: str | None, block_tokens: int | None) -> None:
-        """Some engine serves this model: its lens is looked for."""
-        self._lenses.serve(model, root, block_tokens)
+    def serves(self, model: str, engine: str, root: str | None, block_tokens: int | None) -> None:
+        """An engine serves this model: its lens is looked for."""
+        self._lenses.serve(model, engine, root, block_tokens)
 
     @property
     def _shared(self) -> Observing | None:
@@ -118,6 +120,8 @@ class Hearing:
         if heard is None:
             heard = self._heard[replica.name] = Heard(replica, self._clock)
         self._backends[replica.name] = backend
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)
         if heard.task is None:  # one that came back may publish elsewhere
             self._consider(heard)
 
@@ -125,6 +129,7 @@ class Hearing:
         """A replica is gone."""
         if self.sharing is not None:
             self.sharing.left(replica.name)
+        self._lenses.leave(replica.spec.endpoint)
         heard = self._heard.get(replica.name)
         if heard is not None and heard.replica is replica:
             self._leave(self._heard.pop(replica.name))
@@ -158,22 +163,22 @@ class Hearing:
             return Tells(tokenized)
         return Tells(tokenized, heard.stream.counts.batches > 0, heard.stream.mismatch is not None)
 
-    def reset(self, replica: Replica) -> None:
+    def reset(self, replica: Replica) -> bool:
         """The canary saw that its cache is empty, which the engine itself tells only with its next step."""
         heard = self._heard.get(replica.name)
-        if heard is not None and heard.stream is not None:
-            log.warning(
-                "%s: finds nothing of what it told to hold: its cache was reset, and is forgotten", replica.name
-            )
-            self._deciding.cleared(replica)
-            heard.stream.reset(self._clock())
-            heard.go_on()
+        if heard is None or heard.stream is None:
+            return False
+        log.warning("%s: finds nothing of what it told to hold: its cache was reset, and is forgotten", replica.name)
+        self._deciding.cleared(replica)
+        heard.stream.reset(self._clock())
+        heard.go_on()
+        return True
 
     # --- finding and subscribing ---
 
     def _lens_chosen(self, model: str) -> None:
         for heard in self._heard.values():
-            if heard.subscription is None and heard.task is None and model in heard.replica.spec.models[:1]:
+            if heard.task is None and model in heard.replica.spec.models[:1]:
                 self._consider(heard)
 
     def _consider(self, heard: Heard) -> None:
@@ -183,6 +188,7 @@ class Hearing:
         if chosen is None:
             return
         if chosen.lens is None:
+            self._forget(heard)
             self._say(heard, f"{chosen.told}; what it holds is estimated from what was sent there")
         elif self._kv_events == "off":
             self._say(heard, f"{chosen.told}; KV events are switched off (knowledge.kv_events)")
@@ -197,13 +203,24 @@ class Hearing:
             heard.task = None
 
     async def _find(self, heard: Heard, lens: str, block_tokens: int) -> None:
+        """Ask until there is an answer; what is subscribed stays until it says otherwise."""
         replica = heard.replica
         rank = replica.spec.rank or 0
-        found = await self._sources(self._backends[replica.name], rank)
+        pause = RETRY_SECONDS
+        while True:
+            found = await self._sources(self._backends[replica.name], rank)
+            source = found.of(rank)
+            if source is not None or not found.problems:
+                break
+            if pause == RETRY_SECONDS:
+                log.warning("%s: KV events: %s; it is asked again", replica.name, "; ".join(found.problems))
+                if heard.source is None:
+                    self._say(heard, f"{lens}; whether it publishes KV events is not known: {found.problems[0]}")
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_RETRY_SECONDS)
         for problem in found.problems:
             log.warning("%s: KV events: %s", replica.name, problem)
-        source = found.of(rank)
-        if source is not None and source == heard.source:
+        if source is not None and source == heard.source and block_tokens == heard.block_tokens:
             return
         self._forget(heard)
         if source is None:
@@ -212,8 +229,6 @@ class Hearing:
         where = source.events + (f", replay {source.replay}" if source.replay else ", no replay")
         self._say(heard, f"{lens}; KV events from {where} (told by {source.found.value})")
         heard.source, heard.block_tokens = source, block_tokens
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)
         self._deciding.occupancy.block_tokens[replica.row] = float(block_tokens)
         if self._shared is None:
             self._subscribe(heard, None)
@@ -307,6 +322,13 @@ class Hearing:
         self._sweeping = loop.call_later(SWEEP_SECONDS, self._sweep) if more else None
 
     def _settle(self, heard: Heard) -> None:
+        mismatch = None if heard.stream is None else heard.stream.mismatch
+        if mismatch is not None and not heard.mismatched:
+            heard.mismatched = True
+            told = (
+                f"its KV events are of blocks of {mismatch.engine_tokens} tokens, which ours of {mismatch.own_tokens}"
+            )
+            self._say(heard, f"{told} do not divide: set knowledge.block_tokens; until then what it holds is estimated")
         source = heard.effective()
         if source is not None and source is not heard.replica.source:
             self._record(heard, ())

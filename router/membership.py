@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 class Hears(Protocol):
     """Who follows what replicas publish of their caches."""
 
-    def serves(self, model: str, root: str | None, block_tokens: int | None) -> None:
-        """Some engine serves this model, which it says comes from `root`, in blocks of so many tokens."""
+    def serves(self, model: str, engine: str, root: str | None, block_tokens: int | None) -> None:
+        """An engine serves this model, which it says comes from `root`, in blocks of so many tokens."""
         ...
 
     def served(self, replica: Replica, backend: Backend, life: float) -> None:
@@ -45,8 +45,8 @@ class Hears(Protocol):
         """Its engine's process is another one; `served` tells since when, where that is known."""
         ...
 
-    def reset(self, replica: Replica) -> None:
-        """Requests find nothing of what it told to hold: its cache was reset."""
+    def reset(self, replica: Replica) -> bool:
+        """Requests find nothing of what it told to hold: its cache was reset. True: that is acted on."""
         ...
 
     def sent(self, replica: Replica, keys: Sequence[int]) -> None:
@@ -72,7 +72,7 @@ class Tells(msgspec.Struct, frozen=True):
 class Deaf:
     """Follows nobody."""
 
-    def serves(self, model: str, root: str | None, block_tokens: int | None) -> None:
+    def serves(self, model: str, engine: str, root: str | None, block_tokens: int | None) -> None:
         """Not used."""
 
     def served(self, replica: Replica, backend: Backend, life: float) -> None:
@@ -84,8 +84,9 @@ class Deaf:
     def restarted(self, replica: Replica) -> None:
         """Not used."""
 
-    def reset(self, replica: Replica) -> None:
+    def reset(self, replica: Replica) -> bool:
         """Not used."""
+        return False
 
     def sent(self, replica: Replica, keys: Sequence[int]) -> None:
         """Not used."""
@@ -212,6 +213,8 @@ class Membership:
         member.served = served
         for replica in member.replicas:
             self._deciding.fleet.update(replica, self._spec(member, replica.spec.rank))
+        lasts = (self.cached(replica.name).last for replica in member.replicas)
+        self._tell_served(member, [last for last in lasts if last is not None])
 
     def gone(self, endpoint: Endpoint, now: float) -> None:
         """It is no longer listed."""
@@ -291,7 +294,7 @@ class Membership:
         if member.served is not None:
             block_tokens = next((reading.block_size for reading in readings if reading.block_size), None)
             for model in member.served.models[:1]:
-                self.hears.serves(model, member.served.root(model), block_tokens)
+                self.hears.serves(model, member.backend.endpoint.name, member.served.root(model), block_tokens)
             life = _life(readings)
             for replica in member.replicas:
                 self._lives[replica.name] = life

@@ -147,16 +147,17 @@ class Observing:
         tolerance = request.block_tokens if exact else max(request.block_tokens, UNEVEN * predicted)
         membership = self._membership
         canary = membership.cached(replica.name).canary
-        seen = Comparison(predicted, reported, tolerance, request.adapter is not None, read.salted, read.chat)
+        seen = Comparison(
+            predicted, reported, tolerance, request.adapter is not None, read.salted, read.chat, request.keys[-1]
+        )
         if canary.saw(seen):
             if canary.alarm:
                 words = "%s: predicted and reported cached tokens have parted (%.0f %% of the last requests'): %s"
                 log.warning(words, replica.name, 100 * canary.disagreement, membership.hint(replica).value)
             else:
                 log.info("%s: predicted and reported cached tokens agree again", replica.name)
-        if canary.reset_suspected and replica.source is Source.EXACT:
+        if canary.reset_suspected and replica.source is Source.EXACT and membership.hears.reset(replica):
             canary.forget()
-            membership.hears.reset(replica)
 
     def _line(self, exchange: Exchange, outcome: Outcome, end: Ending) -> None:
         request, decision = exchange.request, exchange.decision

@@ -12,6 +12,7 @@ import signal
 import ssl
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
@@ -45,7 +46,7 @@ from kvroute.router.knowledge.sharing.place import place
 from kvroute.router.knowledge.sharing.redis_store import RedisStore
 from kvroute.router.knowledge.sharing.sharing import Settings as SharingSettings
 from kvroute.router.knowledge.sharing.sharing import Sharing
-from kvroute.router.knowledge.sharing.store import Store
+from kvroute.router.knowledge.sharing.store import Store, StoreDown
 from kvroute.router.knowledge.text import TextLens
 from kvroute.router.local import LocalPaths
 from kvroute.router.membership import Membership
@@ -206,7 +207,8 @@ class Server:
             await self.sharing.close()
         self.hearing.close()
         if self._store is not None:
-            await self._store.close()
+            with suppress(StoreDown):  # it is told as the store's trouble; nothing is lost with it
+                await self._store.close()
         await self.lenses.close()
         await self._control.close()
         await self._client.close()

@@ -157,17 +157,18 @@ class Traffic:
         if type(prompt) is Prompt:
             read = self._read(head.request_id, body, model, adapter, prompt, note.session)
             return self._send(head, note, read, body, data, now, begun)
-        return self._tokenised(head, note, body, data, cast("Awaitable[Prompt]", prompt), now)
+        spent = time.perf_counter() - begun
+        return self._tokenised(head, note, body, data, cast("Awaitable[Prompt]", prompt), now, spent)
 
     async def _tokenised(
-        self, head: Head, note: Note, body: Body, data: bytes, prompt: Awaitable[Prompt], now: float
+        self, head: Head, note: Note, body: Body, data: bytes, prompt: Awaitable[Prompt], now: float, spent: float
     ) -> Reply | Exchange:
         """The rest of `_route` once the prompt was tokenised beside the event loop; decided on the fleet as it is then.
 
-        `now` stays the request's arrival for its own times.
+        `now` stays the request's arrival for its own times; `spent` was spent on it before [s].
         """
         found = await prompt
-        begun = time.perf_counter()
+        begun = time.perf_counter() - spent
         # What serves a name may have changed meanwhile.
         model, adapter = self.deciding.fleet.base(body.model or "")
         read = self._read(head.request_id, body, model, adapter, found, note.session)
@@ -255,11 +256,12 @@ class Traffic:
     ) -> Read:
         """What routing knows of a request whose prompt was read."""
         session = session or body.session
+        keys = prompt.keys if not prompt.keys or _reads_cache(body.fields) else []
         request = Request(
             id=request_id,
             model=(body.model or "") if adapter is None else model,
             tokens=prompt.tokens,
-            keys=prompt.keys,
+            keys=keys,
             block_tokens=prompt.block_tokens,
             adapter=adapter,
             session=session,
@@ -341,6 +343,13 @@ class Traffic:
     def _refuse(self, reply: Reply, head: Head | None = None) -> Reply:
         self.observer.answered(reply.status, head)
         return reply
+
+
+def _reads_cache(fields: dict[str, Any]) -> bool:
+    """Whether the engine uses its prefix cache: not where log-probabilities of the prompt itself are asked for."""
+    if fields.get("prompt_logprobs") is not None:
+        return False
+    return fields.get("echo") is not True or fields.get("logprobs") is None
 
 
 def _query_model(target: bytes) -> str:

@@ -18,8 +18,8 @@ PARTED = 0.25
 """Share of the cached tokens that the two accounts may disagree about before the alarm is raised."""
 AGREED = 0.10
 """Share below which a raised alarm ends."""
-RESET = 2
-"""Requests in a row that found nothing where much was told to be cached: the cache was reset."""
+RESET = 3
+"""Different prompts in a row that found nothing where much was told to be cached: the cache was reset."""
 
 
 class Hint(enum.Enum):
@@ -48,6 +48,8 @@ class Comparison(msgspec.Struct, frozen=True, gc=False):
     adapter: bool = False
     salted: bool = False
     chat: bool = False
+    prompt: int = 0
+    """Stands for the prompt: the same for the same prompt."""
 
     @property
     def missing(self) -> float:
@@ -69,7 +71,7 @@ class Canary:
 
     def __init__(self) -> None:
         self._recent: deque[Comparison] = deque(maxlen=WINDOW)
-        self._nothing = 0
+        self._nothing: frozenset[int] = frozenset()
         self.alarm = False
         self.alarms = 0
         """Times that the alarm was raised."""
@@ -91,7 +93,7 @@ class Canary:
         self.reported += one.reported
         self.missing += one.missing
         self.unknown += one.unknown
-        self._nothing = self._nothing + 1 if one.reported == 0.0 and one.missing else 0
+        self._nothing = self._nothing | {one.prompt} if one.reported == 0.0 and one.missing else frozenset()
         share, seen = self._parted(self._recent)
         self.disagreement = share
         before = self.alarm
@@ -103,12 +105,12 @@ class Canary:
     @property
     def reset_suspected(self) -> bool:
         """The last requests found nothing of what was told to be there."""
-        return self._nothing >= RESET
+        return len(self._nothing) >= RESET
 
     def forget(self) -> None:
         """The cache is another one from here on: what was compared before says nothing of it."""
         self._recent.clear()
-        self._nothing = 0
+        self._nothing = frozenset()
         self.alarm = False
         self.disagreement = 0.0
 

@@ -130,17 +130,20 @@ class Occupancy:
         return self._capacity.get(row, UNKNOWN_CAPACITY) if replica is None else replica.limit
 
     def drop(self, row: int) -> None:
-        """The replica lost its cache (restart, leave). Pins of requests still running there become void."""
+        """The replica lost its cache (restart, leave). Pins of requests still running there become void.
+
+        What KV events told is left alone: they tell of the restart themselves, in their own order.
+        """
         replica = self._replicas.pop(row, None)
         if replica is not None:
             for segment in replica.heads.values():
                 self._index.remove(row, segment.keys)
         self._index.drop(row)
-        self._index.observed.clear(row)
 
     def leave(self, row: int) -> None:
         """The replica is gone: nothing is known of whoever has its row next, not even the capacity. Pins as `drop`."""
         self.drop(row)
+        self._index.observed.clear(row)
         self._capacity.pop(row, None)
         self._lingering.pop(row, None)
         self.block_tokens.pop(row, None)

@@ -1,20 +1,19 @@
-"""Which lens reads which model's prompts: by tokens where its tokenizer is at hand, else by text; and why."""
+"""All models' lenses: which one reads whose prompts, chosen when an engine first tells of a model."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import msgspec
-
-from kvroute.router.errors import ConfigError
+from kvroute.router.fleetwatch.background import run_in_background
+from kvroute.router.knowledge import choice
+from kvroute.router.knowledge.choice import AUTO, NONE, Basis, Chosen, Flags, Wanted
 from kvroute.router.knowledge.text import Prompt, TextLens
-from kvroute.router.knowledge.tokens.encoding import Encoding
-from kvroute.router.knowledge.tokens.lens import BLOCK_TOKENS, TokenLens
+from kvroute.router.knowledge.tokens.lens import TokenLens
 from kvroute.router.parse import Body
 
 if TYPE_CHECKING:
@@ -24,62 +23,37 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-NONE = "none"
-AUTO = "auto"
-
-
-class Flags(Protocol):
-    """What engines of a model were started with that changes their prompts."""
-
-    @property
-    def chat_template(self) -> str | None: ...
-
-    @property
-    def content_format(self) -> str: ...
-
-    @property
-    def template_variables(self) -> dict[str, Any]: ...
-
-    @property
-    def exclude_tools_when_none(self) -> bool: ...
-
-
-class Chosen(msgspec.Struct, frozen=True):
-    """A model's lens, and how it came to be."""
-
-    lens: TokenLens | None
-    """None: its prompts are read as text."""
-    told: str
-    """For people: what reads its prompts, and why."""
-    faults: Mapping[str, int] = {}
-    """Prompts that could not be rendered to their end, by reason; live."""
+LOAD_SECONDS = 120.0
+"""Longest wait for a tokenizer: files may lie on a mount that is dead."""
 
 
 class Lenses:
-    """All models' lenses. `read` reads text until a model's tokenizer is loaded."""
+    """`read` reads text until a model's tokenizer is loaded."""
 
     def __init__(
         self,
         text: TextLens,
-        tokenizer: str | dict[str, str] = AUTO,
+        tokenizer: str | Mapping[str, str] = AUTO,
         *,
         block_tokens: int | None = None,
         threads: int = 2,
         chat: Mapping[str, Flags] | None = None,
     ) -> None:
-        """`tokenizer`: a path, a hub id, `auto` or `none`, or one of them per model (`*`: any other). `block_tokens`: None = the
-        engine's. `chat`: per model, `*` for any other."""
+        """`tokenizer`: a path, a hub id, `auto` or `none`, or one of them per model (`*`: any other). `block_tokens`:
+        None = the engine's. `chat`: per model, `*` for any other."""
         self.text = text
-        self._wanted = tokenizer
+        self._wanted: Mapping[str, str] = {"*": tokenizer} if isinstance(tokenizer, str) else tokenizer
         self._block_tokens = block_tokens
         self._threads = threads
         self._chat = chat or {}
         self._chosen: dict[str, Chosen] = {}
+        self._bases: dict[str, dict[str, Basis]] = {}
+        """What each engine tells of each model."""
+        self._tried: dict[str, set[Basis]] = {}
         self._loading: dict[str, asyncio.Task[None]] = {}
         self._named: dict[str, Loaded] = {}
-        self._loader = ThreadPoolExecutor(1, "kvroute-tokenizer")
         self.chosen: Callable[[str], None] = _nobody
-        """Called with a model's name when its lens is settled."""
+        """Called with a model's name when its lens is settled, or another one."""
 
     async def start(self) -> None:
         """Load the tokenizers that were asked for by name.
@@ -87,27 +61,33 @@ class Lenses:
         Raises:
             ConfigError: one of them cannot be had.
         """
-        wanted = [self._wanted] if isinstance(self._wanted, str) else list(self._wanted.values())
-        for name in dict.fromkeys(wanted):
+        for name in dict.fromkeys(self._wanted.values()):
             if name not in (AUTO, NONE):
-                self._named[name] = await self._in_thread(_load_named, name)
+                self._named[name] = await _in_thread(choice.load_named, name)
 
     async def close(self) -> None:
         """End the threads."""
         for task in self._loading.values():
             task.cancel()
         await asyncio.gather(*self._loading.values(), return_exceptions=True)
-        for chosen in self._chosen.values():
-            if chosen.lens is not None:
-                chosen.lens.close()
-        self._loader.shutdown(wait=False, cancel_futures=True)
+        for lens in self.token_lenses.values():
+            lens.close()
 
-    def serve(self, model: str, root: str | None, block_tokens: int | None) -> None:
-        """An engine serves this model: find its lens, once. `root` is what it says that the model comes from."""
-        if model not in self._chosen and model not in self._loading:
-            task = asyncio.get_running_loop().create_task(self._choose(model, root, block_tokens))
-            self._loading[model] = task
-            task.add_done_callback(lambda _: self._loading.pop(model, None))
+    def serve(self, model: str, engine: str, root: str | None, block_tokens: int | None) -> None:
+        """An engine serves this model: find its lens. `root` is what it says that the model comes from.
+
+        Once chosen it stays, unless no engine tells any more what it was chosen on: a rolling update.
+        """
+        basis = Basis(root, block_tokens)
+        self._bases.setdefault(model, {})[engine] = basis
+        chosen = self._chosen.get(model)
+        if model not in self._loading and (chosen is None or chosen.basis != basis):
+            self._look(model)
+
+    def leave(self, engine: str) -> None:
+        """An engine is gone."""
+        for told in self._bases.values():
+            told.pop(engine, None)
 
     def of(self, model: str) -> Chosen | None:
         """The model's lens; None while it is looked for."""
@@ -133,65 +113,81 @@ class Lenses:
 
     # --- inside ---
 
-    async def _choose(self, model: str, root: str | None, told: int | None) -> None:
-        block_tokens = self._block_tokens or told or BLOCK_TOKENS
-        wanted = self._wanted if isinstance(self._wanted, str) else self._wanted.get(model, self._wanted.get("*", AUTO))
-        if wanted == NONE:
-            chosen = Chosen(None, "text lens: tokenizer is none")
-        else:
-            chosen = await self._in_thread(self._make, wanted, model, root, block_tokens)
+    def _look(self, model: str) -> None:
+        """Choose on what some engine tells, where that is due."""
+        told = list(self._bases[model].values())
+        chosen = self._chosen.get(model)
+        if chosen is not None and chosen.lens is not None:
+            if chosen.basis in told:
+                log.warning("model %s: engines that serve it differ in root or block size: %s", model, set(told))
+                return
+            self._tried.pop(model, None)
+        untried = [basis for basis in told if basis not in self._tried.setdefault(model, set())]
+        if untried:
+            self._tried[model].add(untried[0])
+            self._loading[model] = run_in_background(self._choose(model, untried[0]), f"the lens of {model}")
+
+    async def _choose(self, model: str, basis: Basis) -> None:
+        try:
+            chosen = await self._make(model, basis)
+        except TimeoutError:
+            chosen = Chosen(None, f"text lens: {basis.root} could not be read within {LOAD_SECONDS:g} s", basis=basis)
+        except Exception as error:
+            log.exception("model %s: its tokenizer or chat template cannot be used", model)
+            chosen = Chosen(None, f"text lens: {type(error).__name__} in its tokenizer or chat template", basis=basis)
+        del self._loading[model]
+        before = self._chosen.get(model)
         self._chosen[model] = chosen
+        if before is not None and before.lens is not None:
+            before.lens.close()
         log.info("model %s: %s", model, chosen.told)
+        if chosen.lens is None:
+            self._look(model)
         self.chosen(model)
 
-    def _make(self, wanted: str, model: str, root: str | None, block_tokens: int) -> Chosen:
-        """In a thread: load, check and compile; whatever is wrong with it, the text lens remains."""
-        from kvroute.router.knowledge.tokens.tokenizer import Unavailable, load
-
-        loaded = self._named.get(wanted) or load(wanted, root)
-        if isinstance(loaded, Unavailable):
-            return Chosen(None, f"text lens: {loaded.reason}")
-        from kvroute.router.knowledge.tokens.chat import Options
-        from kvroute.router.knowledge.tokens.renderer import Renderer
-        from kvroute.router.knowledge.tokens.segments import Segments
-        from kvroute.router.knowledge.tokens.selfcheck import check
-        from kvroute.router.knowledge.tokens.templates import load_template
-
+    async def _make(self, model: str, basis: Basis) -> Chosen:
+        name = self._wanted.get(model, self._wanted.get("*", ""))
+        if not name:
+            log.warning("model %s: tokenizer names %s, not this one: auto", model, ", ".join(self._wanted))
+            name = AUTO
+        if name == NONE:
+            return Chosen(None, "text lens: tokenizer is none", basis=basis)
         flags = self._chat.get(model) or self._chat.get("*")
-        options = Options()
+        if self._chat and flags is None:
+            log.warning("model %s: chat names %s, not this one: no flags", model, ", ".join(self._chat))
+        wanted = Wanted(name, self._block_tokens, self._threads, flags)
+        return await _in_thread(choice.make, wanted, basis, self._named.get(name))
+
+
+async def _in_thread(function: Callable[..., T], *given: object) -> T:
+    """Run it in a thread of its own, which nobody waits for at the end: what it reads may never answer.
+
+    Raises:
+        TimeoutError: it takes longer than LOAD_SECONDS.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def done(result: T | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]
+
+    def work() -> None:
+        result, error = None, None
         try:
-            templates = load_template(loaded.folder, _template(flags))
-        except (OSError, ValueError) as error:
-            return Chosen(None, f"text lens: {loaded.folder}: {error}")
-        if flags is not None:
-            options = Options(flags.content_format, flags.template_variables, flags.exclude_tools_when_none)
-        if templates.unsupported:
-            return Chosen(None, f"text lens: {templates.unsupported} ({loaded.folder})")
-        segments = Segments(loaded.tokenizer)
-        pieces = "" if check(segments, loaded.source) and segments.splits else ", whole prompts at a time"
-        renderer = Renderer(templates, options)
-        lens = TokenLens(segments, renderer, block_tokens, Encoding(segments, self._threads))
-        return Chosen(lens, f"token lens: {loaded.source}, blocks of {block_tokens} tokens{pieces}", renderer.faults)
+            result = function(*given)
+        except BaseException as raised:  # noqa: BLE001 - it is raised where it is awaited
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(done, result, error)
 
-    async def _in_thread(self, function: Callable[..., T], *given: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._loader, function, *given)
-
-
-def _load_named(name: str) -> Loaded:
-    from kvroute.router.knowledge.tokens.tokenizer import Unavailable, load
-
-    loaded = load(name)
-    if isinstance(loaded, Unavailable):
-        raise ConfigError(f"tokenizer: {loaded.reason}; name a model's folder, its tokenizer.json, or a hub id")
-    return loaded
-
-
-def _template(flags: Flags | None) -> str | None:
-    """The text of a template's file, or a template's name."""
-    if flags is None or flags.chat_template is None:
-        return None
-    file = Path(flags.chat_template)
-    return file.read_text(encoding="utf-8") if file.is_file() else flags.chat_template
+    threading.Thread(target=work, name="kvroute-tokenizer", daemon=True).start()
+    async with asyncio.timeout(LOAD_SECONDS):
+        return await future
 
 
 def _nobody(model: str) -> None:

@@ -53,6 +53,10 @@ def test_scorers_with_weights(tmp_path: Path) -> None:
         ({"backends": ONE, "knowledge.block_tokens": -1}, r"^knowledge.block_tokens"),
         ({"backends": ONE, "knowledge.kv_events": "perhaps"}, r"^knowledge.kv_events"),
         ({"backends": ONE, "redis.flush_seconds": 0.0}, r"^redis.flush_seconds"),
+        (
+            {"backends": ONE, "chat": {"m": {"chat_template": "/no/such.jinja"}}},
+            r"^chat\.m\.chat_template: there is no file",
+        ),
         ({"backends": ONE, "workers": 0}, r"^workers: 0 is out of range; use 1 to 256"),
         ({"backends": ONE, "workers": 2}, r"^workers: 2 .*--redis redis://HOST:PORT"),
         ({"backends": ONE, "retry_share": 2.0}, r"^retry_share"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from kvroute.router import hearing
 from kvroute.router.core.replica import Replica
 from kvroute.router.core.sources import Source
 from kvroute.router.knowledge.events import sources
@@ -189,6 +190,64 @@ async def test_an_engine_that_publishes_elsewhere_after_its_return_is_found(fold
         assert await hits(router) == (0, 0)
         predicted, reported = await hits(router)
         assert predicted == reported > 300
+
+
+async def test_a_restart_that_the_events_told_first_costs_nothing(folder: str) -> None:
+    """When the watch sees a restart after the new engine's first blocks were told of, those are still known."""
+    async with engines(1, folder) as (engine,), running(engine.url) as router:
+        await known(router)
+        stream = heard_stream(router)
+        assert stream is not None
+        stream._begin_anew(router.server.traffic.clock())
+        heard = router.server.hearing.of(replica(router).name)
+        assert heard is not None
+        heard.go_on()
+        await known(router)
+        await hits(router)
+        router.server.membership.restarted(next(iter(router.server.membership.members)), 0.0)
+        predicted, reported = await hits(router)
+        assert predicted == reported > 300
+
+
+async def test_an_engine_that_does_not_answer_is_asked_again(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One failed question where it publishes does not cost its events for good."""
+    true = sources.ask
+    asked: list[float] = []
+
+    async def ask(*given: Any, **more: Any) -> sources.Sources:
+        asked.append(0.0)
+        return sources.Sources(problems=("no answer",)) if len(asked) < 3 else await true(*given, **more)
+
+    monkeypatch.setattr(sources, "ask", ask)
+    monkeypatch.setattr(hearing, "RETRY_SECONDS", 0.01)
+    async with engines(1, folder) as (engine,), running(engine.url) as router:
+        await known(router)
+        assert len(asked) == 3
+
+
+async def test_blocks_of_another_size_are_said_to_be_of_no_use(folder: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Where the engine's block size is no multiple of ours the estimate stands, and the log says what to configure."""
+    caplog.set_level("INFO")
+    async with engines(1, folder) as (engine,), running(engine.url, knowledge__block_tokens=24) as router:
+        await until(lambda: heard_stream(router) is not None)
+        await hits(router)
+        await until(lambda: "set knowledge.block_tokens" in caplog.text)
+        predicted, reported = await hits(router)
+        assert 0 < predicted <= reported
+        assert replica(router).source is Source.EXPECTED
+
+
+async def test_requests_that_read_no_cache_are_no_evidence(folder: str) -> None:
+    """Log-probabilities of the prompt keep the engine from using its cache: nothing is predicted, nothing concluded."""
+    async with engines(1, folder) as (engine,), running(engine.url) as router:
+        await known(router)
+        await hits(router)
+        for number in range(4):
+            _, headers, _ = await router.chat(f"{LONG}{number}", prompt_logprobs=1)
+            assert headers["X-Kvroute-Hit-Tokens"] == "0"
+        predicted, reported = await hits(router)
+        assert predicted == reported > 300
+        assert replica(router).source is Source.EXACT
 
 
 async def test_an_engine_without_events_is_estimated_and_told_how(

@@ -13,6 +13,11 @@ def one(predicted: float, reported: float, **kind: bool) -> Comparison:
     return Comparison(predicted, reported, 16.0, **kind)
 
 
+def nothing(prompt: int) -> Comparison:
+    """A prompt of which nothing is found."""
+    return Comparison(900.0, 0.0, 16.0, prompt=prompt)
+
+
 def hint(canary: Canary, **facts: bool) -> Hint:
     """The hint where prompts are tokenised, events come and their blocks fit, unless said otherwise."""
     return canary.hint(Source.EXACT, **{"tokenized": True, "events_seen": True, "mismatched": False, **facts})
@@ -78,16 +83,18 @@ def test_the_hint_follows_the_direction(
     assert hint(canary, **facts) is expected
 
 
-def test_a_reset_shows_as_nothing_found_twice() -> None:
-    """Two requests in a row that find nothing of much are a reset; one may be an eviction; forgetting starts anew."""
+def test_a_reset_shows_as_nothing_found_by_several_prompts() -> None:
+    """Three prompts in a row that find nothing of much are a reset; one that is repeated is not, nor are evictions."""
     canary = Canary()
-    canary.saw(one(900.0, 0.0))
+    for prompt in (1, 1, 1, 2):
+        canary.saw(nothing(prompt))
     assert not canary.reset_suspected
-    canary.saw(one(900.0, 0.0))
+    canary.saw(nothing(3))
     assert canary.reset_suspected
     canary.forget()
     assert not canary.reset_suspected
-    canary.saw(one(900.0, 0.0))
+    canary.saw(nothing(1))
+    canary.saw(nothing(2))
     canary.saw(one(900.0, 880.0))
-    canary.saw(one(900.0, 0.0))
+    canary.saw(nothing(3))
     assert not canary.reset_suspected

@@ -90,14 +90,17 @@ def test_losing_the_events_brings_back_what_runs() -> None:
     assert sent(deciding.decide(request, 0.0)).hit_tokens == 160.0
 
 
-def test_a_restart_forgets_what_was_observed() -> None:
-    """A dropped replica holds nothing, by either account."""
+def test_a_restart_leaves_what_events_told_to_the_events() -> None:
+    """They tell of it in their own order, and may have told of the new engine's blocks already; who leaves holds
+    nothing."""
     deciding = world(1)
     replica = exact(deciding)
     request = prompt(LONG)
     observe(deciding, 0, request)
     deciding.drop(replica)
-    assert sent(deciding.decide(request, 0.0)).hit_tokens == 0.0
+    assert deciding.index.observed.blocks(0) == 10
+    deciding.occupancy.leave(0)
+    assert deciding.index.observed.blocks(0) == 0
 
 
 def test_slower_mediums_are_priced() -> None:

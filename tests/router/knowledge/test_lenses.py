@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from kvroute.router.config import Chat
 from kvroute.router.core import blocks
 from kvroute.router.errors import ConfigError
+from kvroute.router.knowledge import choice
 from kvroute.router.knowledge.lenses import Lenses
 from kvroute.router.knowledge.text import Prompt, TextLens
 from kvroute.router.knowledge.tokens.tokenizer import load
@@ -42,7 +44,7 @@ async def serve(lenses: Lenses, model: str, root: str | None, block_tokens: int 
     """Serve a model; what was chosen for it, in words."""
     settled = asyncio.Event()
     lenses.chosen = lambda _: settled.set()
-    lenses.serve(model, root, block_tokens)
+    lenses.serve(model, "engine", root, block_tokens)
     async with asyncio.timeout(20):
         await settled.wait()
     chosen = lenses.of(model)
@@ -89,7 +91,7 @@ async def test_auto_falls_back_to_text_and_says_why(root: str | None, reason: st
 async def test_text_is_read_until_a_lens_is_chosen(folder: Path) -> None:
     """A request that comes while the tokenizer is being loaded does not wait for it."""
     async with started() as lenses:
-        lenses.serve("m", str(folder), 16)
+        lenses.serve("m", "engine", str(folder), 16)
         assert (await read(lenses, "m", prompt="x" * 2000)).text_bytes == 2000
 
 
@@ -153,11 +155,70 @@ async def test_flags_of_the_engines_change_the_prompts(folder: Path, tmp_path: P
     assert found[0].keys[0] != found[1].keys[0]
 
 
-async def test_a_template_that_is_not_there_leaves_text(folder: Path) -> None:
-    """A name that is neither a file nor one of the model's templates is taken for a template's text, as the engine
-    does; one that cannot be compiled is told."""
-    async with started(chat={"*": Chat(chat_template="{% for %}")}) as lenses:
-        assert "cannot be compiled" in await serve(lenses, "m", str(folder))
+@pytest.mark.parametrize(
+    ("template", "reason"), [("{% for %}", "cannot be compiled"), ("no_such_name", "neither a file nor the name")]
+)
+async def test_a_template_that_is_of_no_use_leaves_text(folder: Path, template: str, reason: str) -> None:
+    """What cannot be compiled, or is neither a file nor one of the model's templates, is told."""
+    async with started(chat={"*": Chat(chat_template=template)}) as lenses:
+        assert reason in await serve(lenses, "m", str(folder))
+
+
+async def test_an_engine_that_is_updated_is_read_anew(folder: Path, tmp_path: Path) -> None:
+    """When no engine serves what the lens was chosen on any more, it is chosen again; while one does, it stays."""
+    other = make_model_folder(tmp_path / "other", family="unigram")
+    changes: list[str] = []
+    async with started() as lenses:
+        await serve(lenses, "m", str(folder))
+        first = lenses.of("m")
+        lenses.chosen = changes.append
+        lenses.serve("m", "second", str(other), 16)
+        assert not lenses._loading
+        lenses.serve("m", "engine", str(other), 32)
+        async with asyncio.timeout(20):
+            while not changes:  # noqa: ASYNC110 - what is waited for is called, not set
+                await asyncio.sleep(0.01)
+        assert lenses.of("m") is not first
+        told = lenses.of("m")
+        assert told is not None
+        assert str(other) in told.told
+
+
+async def test_a_second_engine_may_name_what_the_first_could_not(folder: Path) -> None:
+    """Where the first engine's folder is not on this machine, the next one's is tried."""
+    async with started() as lenses:
+        assert (await serve(lenses, "m", "/nowhere/at/all")).startswith("text lens:")
+        settled = asyncio.Event()
+        lenses.chosen = lambda _: settled.set()
+        lenses.serve("m", "second", str(folder), 16)
+        async with asyncio.timeout(20):
+            await settled.wait()
+        chosen = lenses.of("m")
+        assert chosen is not None
+        assert chosen.lens is not None
+
+
+async def test_whatever_a_tokenizer_raises_text_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Foreign code that fails in a way nobody foresaw is logged, and prompts are read as text."""
+
+    def fails(*given: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(choice, "make", fails)
+    async with started() as lenses:
+        assert "ZeroDivisionError" in await serve(lenses, "m", str(folder))
+
+
+async def test_a_folder_that_never_answers_delays_no_other_model(folder: Path, tmp_path: Path) -> None:
+    """A pipe in the place of a tokenizer keeps its own model waiting, nobody else, and not the end."""
+    stuck = tmp_path / "stuck"
+    stuck.mkdir()
+    os.mkfifo(stuck / "tokenizer_config.json")
+    make_model_folder(tmp_path / "made")
+    (tmp_path / "made" / "tokenizer.json").rename(stuck / "tokenizer.json")
+    async with started() as lenses:
+        lenses.serve("hangs", "engine", str(stuck), 16)
+        assert (await serve(lenses, "m", str(folder))).startswith("token lens:")
 
 
 async def test_without_the_extra_text_is_read(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
