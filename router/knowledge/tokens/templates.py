@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import msgspec
 
+from kvroute.router.knowledge.tokens import files
 from kvroute.router.knowledge.tokens.template import Template
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -24,6 +25,12 @@ CLASS_TOKENS: dict[str, dict[str, str]] = {
     | {"bos_token": "<BOS_TOKEN>", "eos_token": "<|END_OF_TURN_TOKEN|>", "mask_token": "<MASK_TOKEN>"},
 }
 """What a tokenizer's class (in lower case, without "TokenizerFast") means where its configuration names no token."""
+
+UNCOMPILABLE = (jinja2.TemplateError, SyntaxError, ValueError, OverflowError, RecursionError, MemoryError)
+"""What jinja2, and Python behind it, raise for a text that is no template: nested too deep, not UTF-8, ..."""
+
+MOST_NAMED = 100
+"""Templates of their own files that are read."""
 
 OWN_CODE = {
     "GptOssForCausalLM": "OpenAI's harmony format",
@@ -63,8 +70,8 @@ def load_template(folder: Path, chosen: str | None = None) -> Templates:
     Raises:
         OSError, ValueError: a file cannot be read, or is not what its name says.
     """
-    config = _json(folder / "config.json")
-    tokenizer = _json(folder / "tokenizer_config.json")
+    config = files.json_object(folder / "config.json")
+    tokenizer = files.json_object(folder / "tokenizer_config.json")
     special_tokens = _special_tokens(folder, tokenizer)
     if reason := _unsupported(folder, config):
         return Templates(special_tokens=special_tokens, unsupported=reason)
@@ -87,7 +94,7 @@ def _templates(
         second = with_tools.get("tool_use", with_tools.get("default"))
     try:
         compiled = {text: Template(text) for text in (first, second) if isinstance(text, str)}
-    except jinja2.TemplateSyntaxError as error:
+    except UNCOMPILABLE as error:
         reason = f"its chat template cannot be compiled: {error}"
         return Templates(special_tokens=special_tokens, unsupported=reason)
     chosen = [compiled.get(text) if isinstance(text, str) else None for text in (first, second)]
@@ -112,18 +119,29 @@ def _tokenizers(folder: Path, config: dict[str, Any]) -> str | dict[str, str] | 
     """The tokenizer's own: files go before what its configuration holds."""
     named: dict[str, str] = {}
     if (main := folder / "chat_template.jinja").exists():
-        named["default"] = main.read_text(encoding="utf-8")
-    for file in sorted((folder / "additional_chat_templates").glob("*.jinja")):
-        named[file.stem] = file.read_text(encoding="utf-8")
+        named["default"] = files.text(main)
+    for file in sorted(itertools.islice((folder / "additional_chat_templates").glob("*.jinja"), MOST_NAMED)):
+        named[file.stem] = files.text(file)
     if not named:
         return _configured(config.get("chat_template"))
     return named["default"] if list(named) == ["default"] else named
 
 
 def _configured(entry: Any) -> str | dict[str, str] | None:
+    """The template of a configuration, or several by name.
+
+    Raises:
+        ValueError: it is something else.
+    """
     if isinstance(entry, list):
-        return {each["name"]: each["template"] for each in entry if isinstance(each, dict) and "name" in each}
-    return entry if isinstance(entry, str | dict) else None
+        if not all(isinstance(each, dict) and isinstance(each.get("name"), str) for each in entry):
+            raise ValueError("chat_template: a template of the list has no name")
+        entry = {each["name"]: each.get("template") for each in entry}
+    if isinstance(entry, dict) and not all(isinstance(each, str) for each in entry.values()):
+        raise ValueError("chat_template: a named template has no text")
+    if not (entry is None or isinstance(entry, str | dict)):
+        raise ValueError("chat_template is neither text nor a list of named templates")
+    return entry
 
 
 def _processors(folder: Path) -> str | None:
@@ -132,7 +150,7 @@ def _processors(folder: Path) -> str | None:
     processor = (folder / "preprocessor_config.json").exists() or (folder / "processor_config.json").exists()
     if not (processor and legacy.exists()):
         return None
-    template = _json(legacy).get("chat_template")
+    template = files.json_object(legacy).get("chat_template")
     return template if isinstance(template, str) else None
 
 
@@ -140,7 +158,7 @@ def _special_tokens(folder: Path, config: dict[str, Any]) -> dict[str, str]:
     kind = str(config.get("tokenizer_class") or "").lower().removesuffix("fast").removesuffix("tokenizer")
     found: dict[str, Any] = {**CLASS_TOKENS.get(kind, {}), **config}
     if "added_tokens_decoder" not in config:
-        found |= _json(folder / "special_tokens_map.json")
+        found |= files.json_object(folder / "special_tokens_map.json")
     named = {name: _content(found.get(name)) for name in SPECIAL_TOKENS}
     return {name: token for name, token in named.items() if token is not None}
 
@@ -149,13 +167,3 @@ def _content(token: Any) -> str | None:
     if isinstance(token, dict):
         token = token.get("content")
     return token if isinstance(token, str) else None
-
-
-def _json(file: Path) -> dict[str, Any]:
-    """A file's object; empty where there is no such file."""
-    if not file.exists():
-        return {}
-    value = json.loads(file.read_text(encoding="utf-8"))
-    if not isinstance(value, dict):
-        raise ValueError(f"{file} is not a JSON object")
-    return value

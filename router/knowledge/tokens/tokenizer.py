@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from kvroute.router.errors import ConfigError
+from kvroute.router.knowledge.tokens import files
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -25,6 +25,9 @@ _WANTED = [
 ]  # fmt: skip
 """What is fetched of a hub's repository: the tokenizer and what its chat template needs, no weights."""
 
+
+_SHOWN = 250
+"""Characters of a name that a reason shows."""
 
 _FLAGS = {"single_word", "lstrip", "rstrip", "normalized", "special"}
 """Of an added token, as the configuration and the library name them."""
@@ -60,8 +63,11 @@ def load(wanted: str, root: str | None = None) -> Loaded | Unavailable:
         if wanted != AUTO:
             raise ConfigError(f"tokenizer: {wanted!r} needs {missing}: {INSTALL}")
         return Unavailable(f"{missing} is not installed: {INSTALL}")
-    folder = _engine_folder(root) if wanted == AUTO else _named_folder(wanted)
-    return folder if isinstance(folder, Unavailable) else _read(folder)
+    try:
+        file = _engine_folder(root) if wanted == AUTO else _named_folder(wanted)
+    except (OSError, ValueError, RuntimeError) as error:  # names that no file can have; a home that nobody has
+        return Unavailable(f"{_shown(root or '' if wanted == AUTO else wanted)}: {_first_line(error)}")
+    return file if isinstance(file, Unavailable) else _read(file)
 
 
 def _missing_extra() -> str | None:
@@ -95,9 +101,9 @@ def _engine_folder(root: str | None) -> Path | Unavailable:
         return Unavailable("the engine does not tell where its model comes from (`root` in /v1/models)")
     path = Path(root)
     if path.is_absolute():
-        return _inside(path) if path.is_dir() else Unavailable(f"the engine's {root} is not on this machine")
+        return _inside(path) if path.is_dir() else Unavailable(f"the engine's {_shown(root)} is not on this machine")
     if not _is_hub_id(root):
-        return Unavailable(f"the engine's root {root!r} is neither a folder here nor a hub id")
+        return Unavailable(f"the engine's root {_shown(root)!r} is neither a folder here nor a hub id")
     return _snapshot(root, download=False)
 
 
@@ -123,7 +129,7 @@ def _snapshot(name: str, *, download: bool) -> Path | Unavailable:
             f"{name} could not be fetched from the hub" if download else f"{name} is not in the local hub cache"
         )
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        return Unavailable(f"{name}: {_first_line(error)}")
+        return Unavailable(f"{_shown(name)}: {_first_line(error)}")
     return _inside(Path(found))
 
 
@@ -132,26 +138,24 @@ def _read(file: Path) -> Loaded | Unavailable:
     from tokenizers import Tokenizer
 
     try:
-        tokenizer = Tokenizer.from_file(str(file))
+        given = files.data(file, files.MOST_TOKENIZER_BYTES)
+    except (OSError, ValueError) as error:
+        return Unavailable(_first_line(error))
+    try:
+        tokenizer = Tokenizer.from_buffer(given)
     except Exception as error:  # noqa: BLE001  the library raises bare Exception for a file that it cannot read
         return Unavailable(f"{file}: {_first_line(error)}")
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    config = _config(file.parent / _CONFIG)
+    try:
+        config = files.json_object(file.parent / _CONFIG)
+    except (OSError, ValueError) as error:
+        return Unavailable(_first_line(error))
     try:
         _configure(tokenizer, config)
-    except (KeyError, TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         return Unavailable(f"{file.parent / _CONFIG}: {_first_line(error)}")
     return Loaded(tokenizer, file.parent, str(file))
-
-
-def _config(file: Path) -> dict[str, Any]:
-    """What stands beside the tokenizer; empty where nothing does."""
-    try:
-        found = json.loads(file.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _configure(tokenizer: Tokenizer, config: dict[str, Any]) -> None:
@@ -161,9 +165,8 @@ def _configure(tokenizer: Tokenizer, config: dict[str, Any]) -> None:
 
     tokenizer.encode_special_tokens = config.get("split_special_tokens") is True
     known = tokenizer.get_added_tokens_decoder()
-    listed = config.get("added_tokens_decoder") or {}
-    for number, token in sorted(listed.items(), key=lambda item: int(item[0])):
-        if int(number) not in known:
+    for number, token in sorted(_listed(config).items()):
+        if number not in known:
             tokenizer.add_tokens(
                 [AddedToken(token["content"], **{flag: token[flag] for flag in _FLAGS & token.keys()})]
             )
@@ -171,6 +174,17 @@ def _configure(tokenizer: Tokenizer, config: dict[str, Any]) -> None:
     for content in _special(config):
         if content not in contents:
             tokenizer.add_special_tokens([AddedToken(content, special=True, normalized=False)])
+
+
+def _listed(config: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """Id -> token, of those that the configuration adds."""
+    listed = config.get("added_tokens_decoder") or {}
+    if not isinstance(listed, dict):
+        raise ValueError("added_tokens_decoder is no object")
+    for number, token in listed.items():
+        if not (isinstance(token, dict) and isinstance(token.get("content"), str)):
+            raise ValueError(f"added_tokens_decoder: {_shown(number)} has no content")
+    return {int(number): token for number, token in listed.items()}
 
 
 def _special(config: dict[str, Any]) -> Iterator[str]:
@@ -183,6 +197,8 @@ def _special(config: dict[str, Any]) -> Iterator[str]:
             yield content
     for name in ("extra_special_tokens", "additional_special_tokens"):
         more = config.get(name) or ()
+        if not isinstance(more, dict | list | tuple):
+            raise ValueError(f"{name} is neither a list nor an object")
         for token in more.values() if isinstance(more, dict) else more:
             content = _content(token)
             if content:
@@ -196,4 +212,8 @@ def _content(token: Any) -> str | None:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+    return _shown((str(error) or type(error).__name__).splitlines()[0])
+
+
+def _shown(name: str) -> str:
+    return name if len(name) <= _SHOWN else name[:_SHOWN] + "..."
