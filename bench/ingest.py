@@ -77,10 +77,9 @@ class Nowhere:
     def __init__(self) -> None:
         self._last: dict[int, int] = {}
 
-    def store(self, row: int, medium: int, hashes: Words, keys: Words) -> Words:
-        """Every key is new."""
+    def store(self, row: int, medium: int, hashes: Words, keys: Words) -> None:
+        """Keep the last one."""
         self._last = {int(hashes[-1]): int(keys[-1])}
-        return keys
 
     def key_of(self, row: int, hash: int) -> int | None:
         """Our key behind an engine's hash."""
