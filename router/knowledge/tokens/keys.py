@@ -183,8 +183,9 @@ class TokenKeys:
         following = chain.keys[count : count + len(new)]
         if following == new[: len(following)]:
             added = new[len(following) :]
+            # One without places was counted out while this text was being encoded.
+            self.blocks += len(added) if chain.places else len(chain.keys) + len(added)
             chain.keys += added
-            self.blocks += len(added)
             return chain
         chain = Chain(chain.keys[:count] + new)
         self.blocks += len(chain.keys)

@@ -139,6 +139,28 @@ def test_memory_is_bounded_under_prompts_that_never_return() -> None:
     assert len(keys._lengths) <= 20
 
 
+def test_what_is_kept_is_counted_although_it_was_forgotten_meanwhile() -> None:
+    """A text whose place goes while it is being encoded: its keys are counted in again, and out only once."""
+    one = segments("bytes")
+    keys = TokenKeys(one, BLOCK, most=3)
+    text = talk(3)
+    keyed(keys, one, text)
+    for number in range(4):
+        longer = f"{text}{talk(2)}<|im_start|>user\n{number}"
+        found = keys.find(ROOT, longer)
+        assert found.place is not None
+        keyed(keys, one, f"<s>{number}</s>" + talk(4))
+        pieces = one.pieces(longer, found.at, False)
+        one_by_one = [piece for piece in pieces if piece.packed is None and piece.key is not None]
+        for piece in one_by_one:
+            assert piece.key is not None
+            piece.packed = one.encoded(longer[piece.start : piece.end], piece.key[1])
+        assert keys.keys(ROOT, longer, found, pieces, (b"", b"")) == whole(one, longer)
+        chains = {id(place.chain): place.chain for place in keys._places.values()}
+        assert keys.blocks == sum(len(chain.keys) for chain in chains.values())
+        keyed(keys, one, text)
+
+
 def test_answers_are_not_shared_with_later_turns() -> None:
     """A list of keys once given does not grow when the conversation goes on."""
     one = segments("bytes")
