@@ -11,6 +11,8 @@ import msgspec
 
 from kvroute.router.errors import ConfigError
 
+Login: TypeAlias = tuple[str | None, str | None]
+"""User and password."""
 Mode: TypeAlias = Literal["standalone", "sentinel", "cluster"]
 _SCHEMES: dict[str, tuple[Mode, bool]] = {
     "redis": ("standalone", False),
@@ -35,6 +37,8 @@ class Place(msgspec.Struct, frozen=True):
     database: int = 0
     user: str | None = None
     password: str | None = None
+    logins: tuple[Login, ...] = ((None, None),)
+    """What the sentinels themselves are told, in the order that it is tried."""
     ca_file: str | None = None
     """PEM file of the authority that signed the server's certificate; None = the system's."""
 
@@ -52,10 +56,15 @@ def place(
     user: str | None = None,
     password_env: str | None = None,
     password_file: str | None = None,
+    sentinel_user: str | None = None,
+    sentinel_password_env: str | None = None,
+    sentinel_password_file: str | None = None,
     ca_file: str | None = None,
 ) -> Place:
     """The place that a URL names: `redis://host:port/database`, `redis+cluster://host:port,host:port`,
     `redis+sentinel://host:port,host:port/service`; `rediss` for TLS.
+
+    Sentinels are told the `sentinel_` user and password. Without these they are told the server's, and then nothing.
 
     Raises:
         ConfigError: the URL is none of these, carries a password, or a secret cannot be read.
@@ -68,14 +77,19 @@ def place(
     if ":" in login:
         raise ConfigError("redis.url: carries a password; put it in redis.password_env or redis.password_file instead")
     service, database = _path(mode, parts)
+    user = user or unquote(login) or None
+    password = _password(password_env, password_file)
+    own = sentinel_user, _password(sentinel_password_env, sentinel_password_file, "sentinel_")
+    logins = [own] if any(own) or mode != "sentinel" else [(user, password), (None, None)]
     return Place(
         mode=mode,
         nodes=tuple(_node(node, _PORTS[mode]) for node in hosts.split(",")),
         tls=tls,
         service=service,
         database=database,
-        user=user or unquote(login) or None,
-        password=_password(password_env, password_file),
+        user=user,
+        password=password,
+        logins=tuple(dict.fromkeys(logins)),
         ca_file=ca_file,
     )
 
@@ -108,16 +122,16 @@ def _node(text: str, port: int) -> tuple[str, int]:
     raise ConfigError(f"redis.url: {text!r} is no host:port")
 
 
-def _password(env: str | None, file: str | None) -> str | None:
+def _password(env: str | None, file: str | None, of: str = "") -> str | None:
     if env is not None and file is not None:
-        raise ConfigError("redis.password_file: redis.password_env is set as well")
+        raise ConfigError(f"redis.{of}password_file: redis.{of}password_env is set as well")
     if env is not None:
         if env not in os.environ:
-            raise ConfigError(f"redis.password_env: there is no environment variable {env}")
+            raise ConfigError(f"redis.{of}password_env: there is no environment variable {env}")
         return os.environ[env]
     if file is None:
         return None
     try:
         return Path(file).read_text().rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"redis.password_file: cannot be read: {type(error).__name__}") from error
+        raise ConfigError(f"redis.{of}password_file: cannot be read: {type(error).__name__}") from error

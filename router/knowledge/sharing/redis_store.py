@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -37,6 +38,8 @@ from kvroute.router.knowledge.sharing.store import (
     Trouble,
     Write,
 )
+
+log = logging.getLogger(__name__)
 
 OLDEST = (6, 2)
 """The oldest version of Redis that will do."""
@@ -118,12 +121,15 @@ class RedisStore:
         if place.mode == "standalone":
             (host, port), *_ = place.nodes
             return Redis(host=host, port=port, db=place.database, **common)
-        sentinels = {"retry": common["retry"], "protocol": 2, "socket_timeout": self._limit / 2}
+        self._sentinel = Sentinel([], db=place.database, **common)  # type: ignore[no-untyped-call]
+        alike = {"protocol": 2, "retry": common["retry"], "socket_timeout": self._limit / (2 * len(place.logins))}
         if place.tls:
-            sentinels |= {"ssl": True, "ssl_ca_certs": place.ca_file}
-        self._sentinel = Sentinel(  # type: ignore[no-untyped-call]
-            list(place.nodes), sentinel_kwargs=sentinels, db=place.database, **common
-        )
+            alike |= {"ssl": True, "ssl_ca_certs": place.ca_file}
+        self._sentinel.sentinels = [
+            Redis(host=host, port=port, username=user, password=password, **alike)
+            for user, password in place.logins
+            for host, port in place.nodes
+        ]
         return self._sentinel.master_for(place.service)
 
     @asynccontextmanager
@@ -267,10 +273,13 @@ class RedisStore:
         return About(kind, version, self._place.mode, used, limit, evicts)
 
     async def close(self) -> None:
-        async with self._call("close"):
-            await self._client.aclose()
-            if self._sentinel is not None:
-                await self._sentinel.aclose()
+        for client in (self._client, self._sentinel):
+            try:
+                if client is not None:
+                    async with self._call("close"):
+                        await client.aclose()
+            except StoreDown as error:  # a server that hangs does not answer the end of TLS either
+                log.info("a connection to the shared store was not closed by both sides: %s", error)
 
 
 def _program(batch: Batch) -> list[Any]:

@@ -172,14 +172,20 @@ def _join(nodes: list[Server]) -> None:
 
 
 @contextmanager
-def guarded(service: str = "kvroute") -> Iterator[tuple[Server, Server, Server]]:
-    """A primary, its copy, and the sentinel that makes the copy the primary 1 s after the primary falls silent."""
+def guarded(
+    service: str = "kvroute", password: str | None = None, own: str | None = None
+) -> Iterator[tuple[Server, Server, Server]]:
+    """A primary, its copy, and the sentinel that makes the copy the primary 1 s after the primary falls silent.
+
+    `password` is that of both servers, `own` that of the sentinel.
+    """
+    secret = ("--requirepass", password, "--masterauth", password) if password else ()
     program = binary()
     first, second, watch = free_ports(3)
     with (
-        server(port=first) as primary,
+        server(*secret, port=first, password=password) as primary,
         server("--replicaof", "127.0.0.1", str(first), "--repl-diskless-sync", "yes",
-               "--repl-diskless-sync-delay", "0", port=second) as copy,
+               "--repl-diskless-sync-delay", "0", *secret, port=second, password=password) as copy,
         TemporaryDirectory(prefix="kvroute-redis-") as folder,
     ):  # fmt: skip
         deadline = time.monotonic() + STARTING
@@ -190,9 +196,11 @@ def guarded(service: str = "kvroute") -> Iterator[tuple[Server, Server, Server]]
         config = Path(folder) / "sentinel.conf"
         config.write_text(
             f"port {watch}\nbind 127.0.0.1\ndir {folder}\nsentinel monitor {service} 127.0.0.1 {first} 1\n"
-            f"sentinel down-after-milliseconds {service} 1000\nsentinel failover-timeout {service} 5000\n"
+            + (f"requirepass {own}\n" if own else "")
+            + (f"sentinel auth-pass {service} {password}\n" if password else "")
+            + f"sentinel down-after-milliseconds {service} 1000\nsentinel failover-timeout {service} 5000\n"
         )
-        sentinel = Server([program, str(config), "--sentinel"], port=watch)
+        sentinel = Server([program, str(config), "--sentinel"], port=watch, password=own)
         try:
             sentinel.wait()
             yield primary, copy, sentinel

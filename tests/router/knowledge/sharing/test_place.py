@@ -61,3 +61,16 @@ def test_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         place("redis://h", password_file=str(tmp_path / "none"))
     with pytest.raises(ConfigError, match=r"redis\.password_env is set"):
         place("redis://h", password_env="KV_PASSWORD", password_file="x")
+
+
+def test_sentinels_logins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their own where one is set; else the server's is tried, and then none."""
+    monkeypatch.setenv("KV_PASSWORD", "theirs")
+    monkeypatch.setenv("KV_SENTINEL", "own")
+    url = "redis+sentinel://kv@h/main"
+    assert place(url, password_env="KV_PASSWORD").logins == (("kv", "theirs"), (None, None))
+    assert place("redis+sentinel://h/main").logins == ((None, None),)
+    found = place(url, password_env="KV_PASSWORD", sentinel_user="watch", sentinel_password_env="KV_SENTINEL")
+    assert found.logins == (("watch", "own"),)
+    with pytest.raises(ConfigError, match=r"redis\.sentinel_password_env: .*NOT_THERE"):
+        place(url, sentinel_password_env="NOT_THERE")

@@ -7,7 +7,9 @@ import contextlib
 import datetime
 import ipaddress
 import logging
+import socket
 import ssl
+import threading
 import time
 from pathlib import Path
 
@@ -200,6 +202,53 @@ async def test_sentinels() -> None:
         assert await store.get(["{t}:key"]) == [b"1"]
         assert "1" in copy.tell("GET", "{t}:new")
         await store.close()
+
+
+@pytest.mark.parametrize("own", [SECRET, None, "another"])
+async def test_sentinels_with_a_password(own: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The servers' own, none, or one of theirs, which is then a setting."""
+    monkeypatch.setenv("KV_PASSWORD", SECRET)
+    monkeypatch.setenv("KV_SENTINEL", "another")
+    theirs = "KV_SENTINEL" if own == "another" else None
+    with guarded("here", SECRET, own) as (_, _, sentinel):
+        url = f"redis+sentinel://127.0.0.1:{sentinel.port}/here"
+        store = RedisStore(place(url, password_env="KV_PASSWORD", sentinel_password_env=theirs), limit=1.0)
+        await works(store)
+        await store.close()
+        if own:
+            store = RedisStore(place(url, password_env="KV_PASSWORD", sentinel_user="nobody"), limit=1.0)
+            assert await down(store) in (Trouble.REFUSED, Trouble.UNREACHABLE)
+            await store.close()
+
+
+async def test_closing_while_a_tls_server_hangs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It does not end its side: that is logged, and not the closer's trouble."""
+    certificate = _certificate(tmp_path / "both.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    over = threading.Event()
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def hang() -> None:
+        with context.wrap_socket(listening.accept()[0], server_side=True) as wire:
+            answered = 0
+            while answered < 1:
+                data = wire.recv(1 << 16)
+                for _ in range(data.count(b"*")):
+                    wire.sendall(b"$1\r\nx\r\n" if b"GET" in data else b"+OK\r\n")
+                answered += b"GET" in data
+            over.wait()
+
+    thread = threading.Thread(target=hang)
+    thread.start()
+    store = RedisStore(place(f"rediss://127.0.0.1:{listening.getsockname()[1]}", ca_file=str(certificate)), limit=0.3)
+    assert await store.get(["a"]) == [b"x"]
+    with caplog.at_level(logging.INFO):
+        await store.close()
+    assert "not closed by both sides" in caplog.text
+    over.set()
+    thread.join()
+    listening.close()
 
 
 async def test_tls(redis_server: Server, tmp_path: Path) -> None:
