@@ -19,6 +19,7 @@ from kvroute.router.fleetwatch.backend import Backend
 from kvroute.router.fleetwatch.background import run_in_background
 from kvroute.router.fleetwatch.engine_client import EngineClient
 from kvroute.router.heard import Heard
+from kvroute.router.hears import Tells
 from kvroute.router.knowledge.events import sources
 from kvroute.router.knowledge.events.sources import Sources
 from kvroute.router.knowledge.events.stream import Stream
@@ -27,7 +28,6 @@ from kvroute.router.knowledge.lenses import Chosen, Lenses
 from kvroute.router.knowledge.sharing.observed_log import Progress
 from kvroute.router.knowledge.sharing.observing import Observing
 from kvroute.router.knowledge.sharing.sharing import Sharing
-from kvroute.router.membership import Tells
 
 log = logging.getLogger(__name__)
 

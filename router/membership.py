@@ -5,10 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
-
-import msgspec
+from collections.abc import Callable, Iterable, Iterator
 
 from kvroute.router.control.metrics import Metrics
 from kvroute.router.core.canary import Canary, Hint
@@ -20,80 +17,11 @@ from kvroute.router.dataplane.contract import Endpoint
 from kvroute.router.fleetwatch.backend import Backend
 from kvroute.router.fleetwatch.exposition import Reading
 from kvroute.router.fleetwatch.models import Served
+from kvroute.router.hears import Deaf, Hears
 from kvroute.router.traffic import Target
 from kvroute.scorers.contract import Column
 
 log = logging.getLogger(__name__)
-
-
-class Hears(Protocol):
-    """Who follows what replicas publish of their caches."""
-
-    def serves(self, model: str, engine: str, root: str | None, block_tokens: int | None) -> None:
-        """An engine serves this model, which it says comes from `root`, in blocks of so many tokens."""
-        ...
-
-    def served(self, replica: Replica, backend: Backend, life: float) -> None:
-        """A replica serves, for the first time or again. `life`: when its engine started [s since 1970], or 0."""
-        ...
-
-    def left(self, replica: Replica) -> None:
-        """A replica is gone."""
-        ...
-
-    def restarted(self, replica: Replica) -> None:
-        """Its engine's process is another one; `served` tells since when, where that is known."""
-        ...
-
-    def reset(self, replica: Replica) -> bool:
-        """Requests find nothing of what it told to hold: its cache was reset. True: that is acted on."""
-        ...
-
-    def sent(self, replica: Replica, keys: Sequence[int]) -> None:
-        """A prompt of these blocks goes there."""
-        ...
-
-    def tells(self, replica: Replica) -> Tells:
-        """What is known of its events."""
-        ...
-
-
-class Tells(msgspec.Struct, frozen=True):
-    """What is known of a replica's events."""
-
-    tokenized: bool = False
-    """Its prompts are keyed by tokens."""
-    events_seen: bool = False
-    """KV events came from it."""
-    mismatched: bool = False
-    """Their blocks cannot be told in ours."""
-
-
-class Deaf:
-    """Follows nobody."""
-
-    def serves(self, model: str, engine: str, root: str | None, block_tokens: int | None) -> None:
-        """Not used."""
-
-    def served(self, replica: Replica, backend: Backend, life: float) -> None:
-        """Not used."""
-
-    def left(self, replica: Replica) -> None:
-        """Not used."""
-
-    def restarted(self, replica: Replica) -> None:
-        """Not used."""
-
-    def reset(self, replica: Replica) -> bool:
-        """Not used."""
-        return False
-
-    def sent(self, replica: Replica, keys: Sequence[int]) -> None:
-        """Not used."""
-
-    def tells(self, replica: Replica) -> Tells:
-        """Nothing."""
-        return Tells()
 
 
 class Member:

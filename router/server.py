@@ -20,6 +20,7 @@ import numpy as np
 import uvloop
 
 from kvroute import __version__
+from kvroute.router import credentials
 from kvroute.router.config import Config, Listen, Redis
 from kvroute.router.control.admin import ControlServer, make_admin
 from kvroute.router.control.logs import set_up_logs
@@ -88,8 +89,10 @@ class Server:
         self.membership = Membership(self.deciding, targets, self.metrics, name_replicas=config.replica_header)
         self.observing = Observing(self.metrics, self.membership, time.monotonic, log_requests=config.logging.requests)
         self.membership.left = self.observing.forget
-        upstream_ssl = _upstream_ssl(config)
-        self._client = EngineClient(_api_key(config), connect_timeout=config.limits.connect_seconds, tls=upstream_ssl)
+        upstream_ssl = credentials.upstream_ssl(config)
+        self._client = EngineClient(
+            credentials.api_key(config), connect_timeout=config.limits.connect_seconds, tls=upstream_ssl
+        )
         self.watch = Watch(self._client, self.membership, config.watch, rng=random.Random(config.seed))
         self.lenses = Lenses(
             TextLens(known.text_block_bytes),
@@ -162,7 +165,7 @@ class Server:
         if config.backends_file is not None:
             self._file = BackendsFile(Path(config.backends_file), self._listed)
             backends = check_distinct([*backends, *self._file.start()])
-        self._context = _client_ssl(config)
+        self._context = credentials.client_ssl(config)
         await self.lenses.start()
         self.control_port = await self._control.start()
         self._lag.start()
@@ -313,39 +316,3 @@ def _options(config: Config) -> TrafficOptions:
         session_header=config.session_header.lower().encode(),
         retry_share=config.retry_share,
     )
-
-
-def _api_key(config: Config) -> str | None:
-    name = config.upstream.api_key_env
-    if name is None:
-        return None
-    key = os.environ.get(name)
-    if not key:
-        raise ConfigError(f"upstream.api_key_env: the environment variable {name} is not set")
-    return key
-
-
-def _upstream_ssl(config: Config) -> ssl.SSLContext | None:
-    upstream = config.upstream
-    if upstream.verify and upstream.ca is None:
-        return None
-    try:
-        context = ssl.create_default_context(cafile=upstream.ca)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"upstream.ca: cannot read {upstream.ca}: {error}") from error
-    if not upstream.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def _client_ssl(config: Config) -> ssl.SSLContext | None:
-    listen = config.listen
-    if listen.tls_cert is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(listen.tls_cert, listen.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"listen.tls_cert: cannot load {listen.tls_cert} with {listen.tls_key}: {error}") from error
-    return context

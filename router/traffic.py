@@ -18,13 +18,13 @@ from kvroute.router.dataplane.contract import Endpoint, Failure, Head, Headers, 
 from kvroute.router.errors import ClientError, NoReplica
 from kvroute.router.exchange import Exchange, Read
 from kvroute.router.knowledge.text import Prompt
-from kvroute.router.parse import PATHS, Body, Kind, form_model, glance, parse, strip_transfer
+from kvroute.router.note import Note, read_note
+from kvroute.router.parse import Body, Kind, form_model, glance, parse, strip_transfer
 from kvroute.router.retries import RetryBudget
 from kvroute.router.stored import StoredResponses
 from kvroute.scorers.contract import Request
 
 NO_PROMPT = Prompt(keys=[], tokens=0, block_tokens=1.0, anchor=0, text_bytes=0)
-JSON = b"application/json"
 
 
 class Target(msgspec.Struct, gc=False):
@@ -33,23 +33,6 @@ class Target(msgspec.Struct, gc=False):
     endpoint: Endpoint
     request_headers: Headers = ()
     response_headers: Headers = ()
-
-
-class Note(msgspec.Struct, frozen=True, gc=False):
-    """What a request's path and headers say, kept with heads that come again."""
-
-    kind: Kind
-    local: bool
-    """One of the router's own paths."""
-    management: bool
-    reads: bool
-    """Its body is JSON whose fields routing looks at."""
-    is_json: bool
-    """Its media type is JSON."""
-    is_form: bool
-    """Its media type is a multipart form, as for audio."""
-    session: str | None
-    explain: bool
 
 
 class Lens(Protocol):
@@ -204,39 +187,9 @@ class Traffic:
         """What path and headers say: read once for heads that come again."""
         if head.notes:
             return cast("Note", head.notes[0])
-        path = head.path
-        kind = PATHS.get(path, Kind.OTHER)
-        session, explain, media = self._read_headers(head)
-        asks = head.method == b"GET" or head.method == b"HEAD"
-        is_json = media == JSON and head.method == b"POST"
-        known = kind is not Kind.OTHER
-        note = Note(
-            kind,
-            asks and path in paths.LOCAL,
-            not known and paths.is_management(path),
-            known and head.method == b"POST",
-            is_json,
-            media == b"multipart/form-data",
-            session,
-            explain,
-        )
+        note = read_note(head, self.options.session_header)
         head.notes.append(note)
         return note
-
-    def _read_headers(self, head: Head) -> tuple[str | None, bool, bytes]:
-        """(session key, whether to explain, media type)."""
-        session: str | None = None
-        explain = False
-        media = b""
-        for name, value in head.headers:
-            lower = name.lower()
-            if lower == b"content-type":
-                media = value.partition(b";")[0].strip().lower()
-            elif lower == b"x-kvroute-explain":
-                explain = value == b"1"
-            if lower == self.options.session_header:
-                session = value.decode("latin-1")
-        return session, explain, media
 
     async def read(self, path: bytes, data: bytes) -> Request:
         """A request as `handle` would read it, for an explanation.
