@@ -22,6 +22,8 @@ from kvroute.router.testing.options import Options
 from tests.router.knowledge.sharing.servers import Server, server
 
 MODEL = "mock"
+BLOCK = 16
+"""[tokens]"""
 PATIENCE = 30.0
 """Longest wait for a state of processes that share few cores with everything else [s]."""
 QUICK: dict[str, Any] = {
@@ -50,6 +52,12 @@ class Reply(msgspec.Struct, frozen=True):
     text: str = ""
     fault: str = ""
     """What broke, where no answer came."""
+
+    @property
+    def foretold(self) -> bool:
+        """The router knew what the engine found. An engine computes a prompt's last token in any case, and with it the
+        last block where all of them are full."""
+        return self.cached == min(self.predicted, (self.prompt - 1) // BLOCK * BLOCK)
 
 
 class Router:
@@ -175,6 +183,7 @@ class Stage:
     def __init__(self, engines: Sequence[StandInEngine], redis: Server, session: aiohttp.ClientSession, folder: Path):
         self.engines = engines
         self.redis = redis
+        self.redis_url = redis.url
         self.session = session
         self._folder = folder
         self._routers: list[Router] = []
@@ -185,7 +194,7 @@ class Stage:
         ports = free_ports(2)
         number = len(self._routers)
         config, log = self._folder / f"{number}.yaml", self._folder / f"{number}.log"
-        shared = {} if redis is None else {"redis": {"url": self.redis.url, "namespace": redis, "flush_seconds": flush}}
+        shared = {} if redis is None else {"redis": {"url": self.redis_url, "namespace": redis, "flush_seconds": flush}}
         config.write_text(yaml.safe_dump({**QUICK, **shared, **settings}))
         command = [sys.executable, "-m", "kvroute.router.cli", "serve", "--config", str(config), "--host", "127.0.0.1"]
         command += ["--port", str(ports[0]), "--control-port", str(ports[1]), *arguments]

@@ -93,7 +93,8 @@ async def test_a_routers_death_loses_nothing(stage: Stage) -> None:
     await until(lambda: observes(two, stage))
     for words in gap:
         reply = await two.ask(words)
-        assert reply.predicted == reply.cached > 1000
+        assert reply.foretold, reply
+        assert reply.cached > 1000
     stage.end(two)
 
 
@@ -130,7 +131,7 @@ async def test_a_restarted_routers_first_decision_is_exact(stage: Stage, monkeyp
         before.kill()
         after = await small.router(redis="again")
         replies = [await after.ask(words) for words in prompts]
-        assert all(reply.predicted == reply.cached > 1000 for reply in replies), replies
+        assert all(reply.foretold and reply.cached > 1000 for reply in replies), replies
         await until(after.exact)
 
 
@@ -146,7 +147,7 @@ async def test_a_restarted_routers_first_decision_without_events_is_warm(stage: 
     after = await stage.router(redis="sent again", **SENT)
     replies = [await after.ask(words) for words in prompts]
     stage.end(after)
-    assert all(reply.predicted == reply.cached > 1000 for reply in replies), replies
+    assert all(reply.foretold and reply.cached > 1000 for reply in replies), replies
 
 
 async def herd(stage: Stage, about: str, routers: Sequence[Router]) -> int:
@@ -188,4 +189,5 @@ async def test_a_burst_split_between_two_routers_does_not_herd(stage: Stage) -> 
     apart = await herd(stage, "late burst", routers[3:])
     log.warning("requests before the first turns away: one router %d, two %d, two with a late flush %d", one, two, apart)
     stage.end(*routers)
-    assert two < apart
+    # Where all cores are busy what is told is heard later than a flush: 60 requests come in 0.24 s.
+    assert two < min(apart, one + 60)
