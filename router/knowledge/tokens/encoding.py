@@ -1,19 +1,22 @@
 """Encoding off the event loop: a few threads, each stretch once at a time, never more than can be waited for.
 
-Everything here but the encoding itself runs on the loop, so that nothing needs a lock.
+Short prompts have threads of their own, so that no long one is in their way. Everything here but the encoding itself
+runs on the loop, so that nothing needs a lock.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
+import math
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeAlias
 
 import msgspec
 
 from kvroute.router.core import blocks
+from kvroute.router.knowledge.tokens.lane import PATIENCE, SLACK, Job, Lane
 from kvroute.router.knowledge.tokens.segments import Key, Piece, Refused, Segments
 
 WORKERS = 2
@@ -22,8 +25,9 @@ MOST_SECONDS = 1.0
 TINY = 256
 """Characters that are encoded at once: about 60 microseconds, what a thread's answer takes."""
 
-_PRIOR_RATE = 2e6
-"""Characters per second of one thread before anything is known; a byte-level tokenizer encodes 2 to 5 million."""
+SHORT = 64 << 10
+"""A prompt with more new characters than this is a long one: about 30 milliseconds of a thread."""
+
 _PRIOR_CHARACTERS = 4.0
 """Characters per token before anything is known."""
 _FADE = 0.9
@@ -34,29 +38,38 @@ Results: TypeAlias = dict[Key, bytes | None]
 """Packed ids; None: the tokenizer refuses the stretch."""
 
 
+class Waiting(msgspec.Struct, gc=False):
+    """What a prompt waits for."""
+
+    futures: dict[Key, asyncio.Future[Results]]
+    """Per stretch, that in whose results it will be. They belong to all who wait for the same stretch: look at them
+    with `asyncio.wait`, never cancel them."""
+    seconds: float
+    """To be waited at most; 0: it would take too long, and is done when there is nothing else to do."""
+
+
 class Encoding:
     """The threads of one tokenizer, and what they are at. Made and used on one event loop."""
 
     def __init__(self, segments: Segments, workers: int = WORKERS, most_seconds: float = MOST_SECONDS) -> None:
+        """`workers`: threads for short prompts; half as many, one at the least, are there for the long ones."""
         self._segments = segments
-        self._workers = workers
-        self._pool = ThreadPoolExecutor(workers, "kvroute-encode")
+        self.short = Lane("kvroute-encode", workers)
+        self.long = Lane("kvroute-encode-long", max(1, workers // 2))
         self.most_seconds = most_seconds
-        self._running: dict[Key, asyncio.Future[Results]] = {}
-        self.backlog = 0
-        """Characters handed to the threads and not encoded yet."""
-        self.rate = _PRIOR_RATE
-        """Characters per second of one thread, as seen."""
+        self._running: dict[Key, tuple[Lane, Job[Results]]] = {}
         self.characters_per_token = _PRIOR_CHARACTERS
         """As seen; estimates texts that are not encoded."""
 
     def close(self) -> None:
         """Let the threads end; what they have not begun is dropped."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.short.close()
+        self.long.close()
 
-    def too_much(self, characters: int) -> bool:
-        """Whether so many more would take longer than a prompt waits, by what is seen of the threads' speed."""
-        return self.backlog / self._workers + characters > self.rate * self.most_seconds
+    @property
+    def backlog(self) -> int:
+        """Characters handed to the threads and not encoded yet."""
+        return sum(lane.ahead + lane.behind for lane in (self.short, self.long))
 
     def now(self, text: str, pieces: Iterable[Piece]) -> None:
         """Encode what is missing here and now."""
@@ -71,28 +84,44 @@ class Encoding:
         if packed is not None and piece.key is not None:
             self._segments.keep(piece.key, packed)
 
-    def start(self, text: str, pieces: Sequence[Piece]) -> dict[Key, asyncio.Future[Results]]:
-        """Have the missing pieces encoded: per key the future in whose results it will be.
-
-        The futures belong to all who wait for the same stretch: look at them with `asyncio.wait`, never cancel them.
-        """
+    def start(self, text: str, pieces: Sequence[Piece]) -> Waiting:
+        """Have the missing pieces encoded."""
+        now = time.monotonic()
         running = self._running
         asked = {piece.key: text[piece.start : piece.end] for piece in pieces if piece.packed is None and piece.key}
         new = {key: stretch for key, stretch in asked.items() if key not in running}
-        if new:
-            characters = sum(map(len, new.values()))
-            self.backlog += characters
-            future = asyncio.get_running_loop().run_in_executor(self._pool, self._all, new)
-            running.update(dict.fromkeys(new, future))
-            future.add_done_callback(lambda done: self._done(new, characters, done))
-        return {key: running[key] for key in asked}
+        due = max((self._due(key, now) for key in asked if key not in new), default=now)
+        if new and not self._put(new, due, now):
+            return Waiting({}, 0)
+        jobs = {key: running[key][1] for key in asked}
+        seconds = max(max(job.due for job in jobs.values()), due) - now
+        if seconds > self.most_seconds:
+            return Waiting({}, 0)
+        wait = min(self.most_seconds, PATIENCE * max(0.0, seconds) + SLACK)
+        return Waiting({key: job.future for key, job in jobs.items()}, wait)
+
+    def _due(self, key: Key, now: float) -> float:
+        """When a stretch that is under way should be done."""
+        lane, job = self._running[key]
+        return math.inf if job.background or lane.overdue(job, now) else job.due
+
+    def _put(self, new: dict[Key, str], due: float, now: float) -> bool:
+        """Have stretches encoded: now if that will be done in time, else when there is nothing else to do. False: not
+        at all, there is too much of that. `due`: when the rest of the prompt will be there."""
+        size = sum(map(len, new.values()))
+        lane = self.short if size <= SHORT else self.long
+        own = now + lane.predicted(size, now)
+        late = max(own, due) - now > self.most_seconds
+        if late and not lane.has_room_behind(size):
+            return False
+        job = lane.put(functools.partial(self._all, new), size, own, background=late)
+        self._running.update(dict.fromkeys(new, (lane, job)))
+        job.future.add_done_callback(lambda done: self._done(new, size, done))
+        return True
 
     def _all(self, stretches: dict[Key, str]) -> Results:
-        """In a thread: encode them, and learn how long that takes."""
-        begun = time.thread_time()
-        found = {key: self._encode(stretch, key) for key, stretch in stretches.items()}
-        self._observe(sum(map(len, stretches.values())), found.values(), time.thread_time() - begun)
-        return found
+        """In a thread."""
+        return {key: self._encode(stretch, key) for key, stretch in stretches.items()}
 
     def _encode(self, stretch: str, key: Key) -> bytes | None:
         try:
@@ -100,20 +129,20 @@ class Encoding:
         except Refused:
             return None
 
-    def _observe(self, characters: int, found: Iterable[bytes | None], seconds: float) -> None:
-        tokens = sum(len(packed or b"") for packed in found) // blocks.TOKEN_BYTES
-        if characters >= _TELLING and tokens and seconds > 0:
-            self.rate = _FADE * self.rate + (1 - _FADE) * characters / seconds
-            self.characters_per_token = _FADE * self.characters_per_token + (1 - _FADE) * characters / tokens
-
-    def _done(self, new: dict[Key, str], characters: int, future: asyncio.Future[Results]) -> None:
-        self.backlog -= characters
+    def _done(self, new: dict[Key, str], size: int, future: asyncio.Future[Results]) -> None:
         for key in new:
             del self._running[key]
-        if not future.cancelled() and future.exception() is None:
-            for key, packed in future.result().items():
-                if packed is not None:
-                    self._segments.keep(key, packed)
+        if future.cancelled() or future.exception() is not None:
+            return
+        found = future.result()
+        for key, packed in found.items():
+            if packed is not None:
+                self._segments.keep(key, packed)
+        self._observe(size, sum(len(packed or b"") for packed in found.values()) // blocks.TOKEN_BYTES)
+
+    def _observe(self, characters: int, tokens: int) -> None:
+        if characters >= _TELLING and tokens:
+            self.characters_per_token = _FADE * self.characters_per_token + (1 - _FADE) * characters / tokens
 
 
 class Counts(msgspec.Struct):
@@ -124,6 +153,7 @@ class Counts(msgspec.Struct):
     encoded: int = 0
     """Waited for a thread."""
     given_up: int = 0
-    """Would have waited too long: routed by the known part of the prompt."""
+    """Would have waited too long: routed by the known part of the prompt. The rest is encoded later, for its next turn,
+    unless there is too much of that."""
     partial: int = 0
     """Not known to its end: media, or a template or text that cannot be followed."""

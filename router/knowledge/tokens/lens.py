@@ -13,10 +13,10 @@ from kvroute.router.knowledge import canonical
 from kvroute.router.knowledge.text import Prompt
 from kvroute.router.knowledge.tokens import rendered as rendering
 from kvroute.router.knowledge.tokens.anchor import anchor
-from kvroute.router.knowledge.tokens.encoding import TINY, Counts, Encoding, Results
+from kvroute.router.knowledge.tokens.encoding import TINY, Counts, Encoding, Waiting
 from kvroute.router.knowledge.tokens.keys import Found, TokenKeys
 from kvroute.router.knowledge.tokens.rendered import Rendered
-from kvroute.router.knowledge.tokens.segments import Key, Piece, Segments
+from kvroute.router.knowledge.tokens.segments import Piece, Segments
 from kvroute.router.parse import Body
 
 BLOCK_TOKENS = 16
@@ -87,8 +87,9 @@ class TokenLens:
             reading.least = self._estimate(canonical.read(body).text_bytes)
         missing = sum([piece.end - piece.start for piece in reading.pieces if piece.packed is None])
         if missing > TINY:
-            if not self.encoding.too_much(missing):
-                return self._later(reading, self.encoding.start(reading.text, reading.pieces))
+            waiting = self.encoding.start(reading.text, reading.pieces)
+            if waiting.seconds > 0:
+                return self._later(reading, waiting)
             self.counts.given_up += 1
             return self._finish(reading)
         if missing:
@@ -113,12 +114,12 @@ class TokenLens:
             around = (around[0], b"")
         return Reading(rendered, text, root, found, pieces, around, named, others, 0)
 
-    async def _later(self, reading: Reading, running: dict[Key, asyncio.Future[Results]]) -> Prompt:
+    async def _later(self, reading: Reading, waiting: Waiting) -> Prompt:
         # Not `gather`: who goes away must not cancel what others wait for.
-        _, late = await asyncio.wait(set(running.values()), timeout=self.encoding.most_seconds)
+        _, late = await asyncio.wait(set(waiting.futures.values()), timeout=waiting.seconds)
         for piece in reading.pieces:
             if piece.packed is None and piece.key is not None:
-                future = running[piece.key]
+                future = waiting.futures[piece.key]
                 if future not in late and not future.cancelled() and future.exception() is None:
                     piece.packed = future.result()[piece.key]
         if late:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -12,7 +13,7 @@ import pytest
 
 from kvroute.router.core import blocks
 from kvroute.router.knowledge.text import Prompt, TextLens
-from kvroute.router.knowledge.tokens.encoding import TINY, Encoding
+from kvroute.router.knowledge.tokens.encoding import SHORT, TINY, Encoding
 from kvroute.router.knowledge.tokens.lens import TokenLens
 from kvroute.router.knowledge.tokens.rendered import Rendered
 from kvroute.router.knowledge.tokens.segments import Segments
@@ -34,14 +35,16 @@ class Says:
 class Held(Segments):
     """Segments whose threads wait until they are let go, and count what they were asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, longer_than: int = 0) -> None:
+        """`longer_than`: shorter texts are encoded at once [characters]."""
         super().__init__(tokenizer("bytes"))
+        self.longer_than = longer_than
         self.gate = threading.Event()
         self.asked: list[str] = []
 
     def encoded(self, text: str, place: int) -> bytes:
         self.asked.append(text)
-        assert self.gate.wait(30)
+        assert len(text) <= self.longer_than or self.gate.wait(30)
         return super().encoded(text, place)
 
 
@@ -51,8 +54,10 @@ def asking(path: bytes = b"/v1/completions", salt: str | None = None, **rendered
 
 
 @pytest.fixture
-def lens() -> TokenLens:
-    return TokenLens(Segments(tokenizer("bytes")), Says(), BLOCK)
+def lens() -> Iterator[TokenLens]:
+    made = TokenLens(Segments(tokenizer("bytes")), Says(), BLOCK)
+    yield made
+    made.close()
 
 
 async def answer(lens: TokenLens, body: Body, adapter: str | None = None) -> Prompt:
@@ -138,8 +143,8 @@ async def test_a_backlog_is_not_waited_for() -> None:
     known = f"<s>{LONG}</s>"
     await answer(lens, asking(text=known))
     segments.gate.clear()
-    waiting = lens.read(asking(text="other " * 50_000), "m", None)
-    lens.encoding.rate = 1e5
+    waiting = lens.read(asking(text="other " * 5000), "m", None)
+    lens.encoding.short.rate = 1e3
     prompt = lens.read(asking(text=known + "more " * 1000), "m", None)
     assert isinstance(prompt, Prompt)
     ids = engine_ids(known)
@@ -155,13 +160,67 @@ async def test_a_thread_that_takes_too_long_is_not_waited_for() -> None:
     """After the most that a prompt waits, it goes with what is known; what comes late still helps the next."""
     segments = Held()
     lens = TokenLens(segments, Says(), BLOCK, Encoding(segments, most_seconds=0.01))
-    lens.encoding.rate = 1e9
+    lens.encoding.short.rate = 1e9
     late = await answer(lens, asking(text="<s>" + LONG))
     assert late.keys == []
     assert lens.counts.given_up == 1
     segments.gate.set()
     lens.encoding.most_seconds = 30
     assert (await answer(lens, asking(text="<s>" + LONG))).keys == keyed(engine_ids("<s>" + LONG))
+
+
+async def test_short_prompts_do_not_wait_for_long_ones() -> None:
+    """However many long ones are being encoded, a short one has its keys, and at once by a thread's measure."""
+    segments = Held(longer_than=SHORT)
+    lens = TokenLens(segments, Says(), BLOCK, Encoding(segments, most_seconds=30))
+    long = [asyncio.ensure_future(answer(lens, asking(text=f"{i} " + "x" * SHORT * 4))) for i in range(8)]
+    await asyncio.sleep(0)
+    for number in range(6):
+        text = f"{number} {LONG}"
+        async with asyncio.timeout(10):
+            assert (await answer(lens, asking(text=text))).keys == keyed(engine_ids(text))
+    assert not any(task.done() for task in long)
+    segments.gate.set()
+    await asyncio.gather(*long)
+    lens.close()
+
+
+async def test_stuck_threads_are_not_waited_for() -> None:
+    """The first wait as long as predicted and little more, and once the threads are overdue nobody waits at all."""
+    segments = Held()
+    lens = TokenLens(segments, Says(), BLOCK, Encoding(segments, most_seconds=30))
+    async with asyncio.timeout(10):
+        prompts = await asyncio.gather(*(answer(lens, asking(text=f"{number}{LONG}")) for number in range(2)))
+        assert [prompt.keys for prompt in prompts] == [[], []]
+        while not isinstance(found := lens.read(asking(text="a third " + LONG), "m", None), Prompt):
+            found.close()  # type: ignore[attr-defined]
+            await asyncio.sleep(0.01)
+    assert found.tokens > 100
+    segments.gate.set()
+    lens.close()
+
+
+async def test_what_was_given_up_is_encoded_for_its_next_turn() -> None:
+    """When the threads have nothing else to do; unless there is too much of it."""
+    segments = Segments(tokenizer("bytes"))
+    lens = TokenLens(segments, Says(), BLOCK, Encoding(segments, most_seconds=0))
+    body = asking(text=LONG)
+    lens.encoding.short.rate = 1
+    assert isinstance(lens.read(body, "m", None), Prompt)
+    assert lens.encoding.backlog == 0
+    lens.encoding.short.rate = 1e6
+    for _ in range(3):
+        prompt = lens.read(body, "m", None)
+        assert isinstance(prompt, Prompt)
+        assert prompt.keys == []
+        assert lens.encoding.backlog == len(LONG)
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(job.future for _, job in lens.encoding._running.values()))
+    known = lens.read(body, "m", None)
+    assert isinstance(known, Prompt)
+    assert known.keys == keyed(engine_ids(LONG))
+    assert (lens.counts.given_up, lens.counts.known) == (4, 1)
+    lens.close()
 
 
 async def test_a_doubtful_rest_keeps_only_what_it_cannot_change(lens: TokenLens) -> None:
