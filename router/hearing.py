@@ -85,7 +85,9 @@ class Hearing:
             if timer is not None:
                 timer.cancel()
         for heard in self._heard.values():
-            self._leave(heard)
+            if heard.task is not None:
+                heard.task.cancel()
+            heard.unsubscribe()
         self._heard.clear()
         if self._wires is not None:
             self._wires.close()
@@ -166,8 +168,10 @@ class Hearing:
     def reset(self, replica: Replica) -> bool:
         """The canary saw that its cache is empty, which the engine itself tells only with its next step."""
         heard = self._heard.get(replica.name)
-        if heard is None or heard.stream is None:
+        if heard is None:
             return False
+        if heard.stream is None:  # whoever follows its events is told
+            return self._shared is not None and self._shared.doubt(replica.name)
         log.warning("%s: finds nothing of what it told to hold: its cache was reset, and is forgotten", replica.name)
         self._deciding.cleared(replica)
         heard.stream.reset(self._clock())
@@ -370,3 +374,9 @@ class Hearing:
                 self._deciding.forgotten(heard.replica)
             elif isinstance(change, Stored) and change.medium == Medium.GPU:
                 self._stored(heard.replica, change.keys)
+
+    def doubted(self, replica: str) -> None:
+        """Another router finds nothing there of what the events told, which we follow."""
+        heard = self._heard.get(replica)
+        if heard is not None and heard.stream is not None:
+            self.reset(heard.replica)
