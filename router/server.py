@@ -229,6 +229,7 @@ class Server:
         self._store = RedisStore(where)
         settings = SharingSettings(namespace=redis.namespace, flush_seconds=redis.flush_seconds)
         self.sharing = self.hearing.sharing = Sharing(self.deciding, self._store, settings, listener=self.hearing)
+        self.sharing.foreign.sent = self.hearing.sent
         log.info("what is known is shared through %s, under %r", where, redis.namespace)
 
     def _listed(self, backends: list[Backend]) -> None:

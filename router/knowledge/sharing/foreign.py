@@ -6,10 +6,12 @@ and still name it, it is opened again. Records may come twice; a lease's number 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from kvroute.router.core.decide import Deciding
 from kvroute.router.core.ledger import Lease
+from kvroute.router.core.replica import Replica
+from kvroute.router.core.sources import Source
 from kvroute.router.knowledge.sharing.records import (
     Beat,
     Malformed,
@@ -63,6 +65,9 @@ class Foreign:
         self._router = router
         self._peers: dict[int, Peer] = {}
         self._lives: dict[str, float] = {}
+        self.sent: Callable[[Replica, Sequence[int]], None] | None = None
+        """Hears of requests that another router sends to a replica whose events do not tell all: their keys may tell
+        what some of them are about."""
         self.records = 0
         """Records of others taken in."""
         self.gaps = 0
@@ -195,6 +200,8 @@ class Foreign:
             sequences=opened.sequences,
             stream=opened.stream,
         )
+        if self.sent is not None and replica.source is Source.RECOVERING:
+            self.sent(replica, request.keys)
         held.lease = self._deciding.foreign(request, replica, opened.hit, opened.predicted, now)
         if held.prefilled:
             self._deciding.others.prefilled(held.lease, now)

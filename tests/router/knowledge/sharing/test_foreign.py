@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvroute.router.core.decide import Deciding
+from kvroute.router.core.sources import Source
 from kvroute.router.knowledge.sharing import records
 from kvroute.router.knowledge.sharing.expected_log import ExpectedLog
 from kvroute.router.knowledge.sharing.foreign import Foreign
@@ -183,3 +184,23 @@ def test_nonsense_is_counted_and_survived(noise: bytes, at: int) -> None:
     for _ in foreign.left(replica, 0.0):
         pass
     assert len(foreign) == 0
+
+
+def test_what_others_send_is_heard_where_events_were_lost() -> None:
+    """Its keys may tell what later events are about; where all is known, or nothing, nobody needs them."""
+    teller, deciding = Teller(), world(3)
+    foreign = Foreign(deciding, _OWN)
+    anchors: list[tuple[str, list[int]]] = []
+    foreign.sent = lambda replica, keys: anchors.append((replica.name, list(keys)))
+    for size in range(6):
+        teller.open(size + 1, stream=False)
+    teller.tell()
+    places = [replica for replica, _ in teller.entries]
+    for replica, source in zip(deciding.fleet, (Source.EXPECTED, Source.RECOVERING, Source.EXACT), strict=True):
+        deciding.sourced(replica, source, 0.0)
+    beaten(foreign, teller.beats[-1])
+    heard(foreign, *teller.entries)
+    wanted = [list(request.keys) for request, decision in teller.running if decision.replica.name == "r1"]  # type: ignore[attr-defined]
+    assert wanted
+    assert set(places) == {"r0", "r1", "r2"}
+    assert anchors == [("r1", keys) for keys in wanted]
