@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from kvroute.router.core import changes as changing
-from kvroute.router.core.changes import Change
+from kvroute.router.core.changes import Change, Cleared
 from kvroute.router.core.observed import Observed
 from kvroute.router.core.sources import Source
 from kvroute.router.knowledge.sharing import packing
@@ -50,6 +50,8 @@ class ObservedFollower:
         """Whether, as far as we have read, nothing was missed."""
         self.writing = False
         """Whether the row is another's to change: this router follows the events itself, or the replica has left."""
+        self.doubted = False
+        """Requests find nothing of what the row holds: told to the writer, who has not answered yet."""
         self.tail = 0
         """Bytes of the log since its snapshot."""
         self.changed: Callable[[tuple[Change, ...]], None] | None = None
@@ -76,7 +78,7 @@ class ObservedFollower:
     def source(self) -> Source:
         """How far the row's content may be believed."""
         source = self.progress.source
-        return Source.RECOVERING if source is Source.EXACT and not self.synced else source
+        return Source.RECOVERING if source is Source.EXACT and (self.doubted or not self.synced) else source
 
     def take(self, entries: Sequence[Entry]) -> bool:
         """Carry out the entries that follow. False: they do not, or we were not in step; `load` is due."""
@@ -101,6 +103,7 @@ class ObservedFollower:
             self._cannot_read(error)
             return
         changing.apply(self.observed, self.row, told.changes)
+        self.doubted = self.doubted and not any(isinstance(change, Cleared) for change in told.changes)
         if self.changed is not None:
             self.changed(told.changes)
         self.position = Tip(position.generation, entry.id)
@@ -146,6 +149,12 @@ class ObservedFollower:
             self.synced = False
         return False
 
+    def restart(self) -> None:
+        """The engine that the row tells of is no more: another begins, with nothing."""
+        self.observed.clear(self.row)
+        self.progress = Progress()
+        self.doubted = False
+
     def lose(self) -> None:
         """The row holds what is in no log; it stays until the log's state takes its place."""
         self.position = None
@@ -186,6 +195,8 @@ class ObservedFollower:
             return False
         self.observed.load(self.row, contents)
         self.block_tokens = self.block_tokens or head.block_tokens or None
+        if self.position is None or self.position.generation != head.generation:
+            self.doubted = False
         self.position = Tip(head.generation, head.covers)
         self.progress = head.progress
         self.tail = 0

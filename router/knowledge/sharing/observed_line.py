@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -25,6 +26,9 @@ class Listener(Protocol):
     def changed(self, replica: str, changes: Sequence[Change]) -> None:
         """Another router's events changed what is observed there."""
 
+    def doubted(self, replica: str) -> None:
+        """Requests find nothing of what its events told, which we follow: its cache seems to be empty."""
+
 
 class Line:
     """One replica's log, as the follower of its Stream."""
@@ -37,6 +41,8 @@ class Line:
         self.follower = follower
         self.looked = False
         """It was read, or there was nothing to read, at least once."""
+        self.outlived = -math.inf
+        """Events up to here are of an earlier life of the engine, as far as we were told [s since 1970]."""
         self._listener = listener
         self._astray = astray
         self._source: Source | None = None

@@ -54,7 +54,7 @@ class Unreadable(Exception):
 class LogNames:
     """The keys of one replica's log. They share a hash tag, so a cluster keeps them together."""
 
-    __slots__ = ("ingest", "observed", "snapshot", "tip")
+    __slots__ = ("doubt", "ingest", "observed", "snapshot", "tip")
 
     def __init__(self, namespace: str, replica: str) -> None:
         tag = f"{{{namespace}:{replica}}}"
@@ -66,6 +66,9 @@ class LogNames:
         """The head of the snapshot in place; its parts are beside it."""
         self.ingest = f"{tag}:ingest"
         """Who writes: the token of the ingest lease."""
+
+        self.doubt = f"{tag}:doubt"
+        """Where a follower was when it found the cache to be empty."""
 
     def part(self, generation: str, covers: EntryId, at: int) -> str:
         """A snapshot's part."""

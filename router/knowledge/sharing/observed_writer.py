@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from kvroute.router.core.changes import Change
+from kvroute.router.core.changes import Change, Cleared
 from kvroute.router.knowledge.sharing.entry_queue import EntryQueue
 from kvroute.router.knowledge.sharing.observed_follower import ObservedFollower
 from kvroute.router.knowledge.sharing.observed_log import CHANGES, FOLLOWS, KEEP_MS, Head, Progress, Tip, Unreadable
@@ -71,6 +71,8 @@ class ObservedWriter:
         """What the store holds has to be read (`resolve`) before anything is sent."""
         self.generations = 0
         """Begun by this writer."""
+        self.cleared = EntryId()
+        """The last entry, when the row was last cleared: whoever is not beyond it has not heard of that."""
         self.snapshots = 0
         """Put in place by this writer."""
         self.names = follower.names
@@ -115,6 +117,8 @@ class ObservedWriter:
     def record(self, changes: tuple[Change, ...], progress: Progress) -> None:
         """These changes were carried out in the row just now, which leaves the engine's events at `progress`."""
         self._follower.progress = progress
+        if any(isinstance(change, Cleared) for change in changes):
+            self.cleared = self._queue.last
         if self._fresh and self._snapshot is None:
             return  # the snapshot that is to come tells it all
         told = self._queue.told

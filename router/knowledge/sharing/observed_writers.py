@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from kvroute.router.knowledge.sharing.observed_follower import ObservedFollower
 from kvroute.router.knowledge.sharing.observed_writer import ObservedWriter, WriterSettings
@@ -33,6 +33,9 @@ class ObservedWriters:
 
     def __len__(self) -> int:
         return len(self._writers)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._writers)
 
     def __contains__(self, replica: str) -> bool:
         return replica in self._writers

@@ -7,9 +7,10 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 
-from kvroute.router.core.changes import Change
+from kvroute.router.core.changes import Change, Cleared
 from kvroute.router.core.observed import Observed
 from kvroute.router.fleetwatch.background import run_in_background
+from kvroute.router.knowledge.sharing.doubts import Doubts
 from kvroute.router.knowledge.sharing.following import Following
 from kvroute.router.knowledge.sharing.health import Health
 from kvroute.router.knowledge.sharing.ingest_lease import IngestLeases
@@ -23,6 +24,8 @@ LOOK_SECONDS = 1.0
 """How often it is looked whether the logs are still what they were."""
 UNUSED_SECONDS = 10.0
 """A lease that is held for so long without a writer, while nothing else is being read, is given back."""
+_SAME_LIFE = 1.0
+"""An engine's events are later than its start, by clocks that may differ by so much [s]."""
 _LEASING, _WRITING, _LOOKING = "holding ingest leases", "writing observed logs", "looking after observed logs"
 
 
@@ -43,9 +46,11 @@ class Observing:
         namespace: str,
         flush_seconds: float,
         alone_seconds: float,
+        life: Callable[[str], float] = lambda _: 0.0,
     ) -> None:
         """`live`: names of the routers that are there, as `leases` has them. Once the store has not served for
-        `alone_seconds`, this router follows all events itself, until it does."""
+        `alone_seconds`, this router follows all events itself, until it does. `life`: replica -> when its engine
+        was started [s since 1970], 0 where that is unknown."""
         self._store = store
         self._observed = observed
         self._following = following
@@ -74,6 +79,8 @@ class Observing:
         self._turn = asyncio.Lock()
         """The writers send one thing at a time."""
         self.writers = ObservedWriters(store, clock)
+        self._life = life
+        self._doubts = Doubts(store)
 
     def start(self) -> None:
         """Write and follow in the background."""
@@ -138,6 +145,24 @@ class Observing:
                 self._listener.ingest(replica, None)
             line.follower.writing = True  # its row may be another replica's soon
             self._leaving.add(replica)
+
+    def restarted(self, replica: str) -> None:
+        """Its engine is another one now. Its events tell so, whoever follows them; we only make sure that they are not
+        taken up behind those of the engine before."""
+        line = self._lines.get(replica)
+        if line is not None:
+            line.outlived = line.follower.progress.stamp
+
+    def doubt(self, replica: str) -> bool:
+        """Requests find nothing of what another router told that it holds. True: that router will hear of it."""
+        line = self._lines.get(replica)
+        if line is None or line.follower.writing or not line.follower.synced:
+            return False
+        if not line.follower.doubted:
+            line.follower.doubted = True
+            line.tell_source()
+            self._due.set()
+        return True
 
     def record(self, replica: str, changes: Sequence[Change], progress: Progress) -> None:
         """Events were carried out just now, by the router that was told to `ingest` them."""
@@ -212,7 +237,7 @@ class Observing:
                     self._following.leave(line.key)
                     line.follower.writing = True
                     line.written()
-                    self._listener.ingest(replica, line.follower.progress)
+                    self._ingest(line)
         elif not lasting:
             for replica in list(self._alone):
                 self._agree_again(replica)
@@ -259,11 +284,25 @@ class Observing:
         if self._lines.get(replica) is not line or self._leases.held.get(replica) != token:
             self._due.set()
             return
-        writer = self.writers.begin(replica, line.follower, token)
+        self.writers.begin(replica, line.follower, token)
         line.looked = True
         line.written()
-        self._listener.ingest(replica, writer.progress)
+        self._ingest(line)
         self._news.set()
+
+    def _ingest(self, line: Line) -> None:
+        """Follow the engine's events. What is known of an engine that is no more is forgotten before: the numbers of
+        the one that took its place may have come to be the same."""
+        progress, life = line.follower.progress, self._life(line.replica)
+        until = life - _SAME_LIFE if life else line.outlived
+        if progress.next and progress.stamp <= until:
+            line.follower.restart()
+            self.record(line.replica, (Cleared(),), Progress())
+            self._listener.changed(line.replica, (Cleared(),))
+        doubted, line.follower.doubted = line.follower.doubted, False
+        self._listener.ingest(line.replica, line.follower.progress)
+        if doubted:
+            self._listener.doubted(line.replica)
 
     # --- writing ---
 
@@ -317,6 +356,7 @@ class Observing:
             StoreDown: the store did not serve.
         """
         self._due.clear()
+        await self._doubts.tell(self._lines.values())
         for replica in [replica for replica in self._leases.held if replica not in self.writers]:
             await self._begin(replica)
             self._moved = self._clock()
@@ -344,3 +384,5 @@ class Observing:
             await self.writers.inspect()
         self._inspected = self._clock()
         self._news.set()
+        for replica in await self._doubts.heard(self.writers):
+            self._listener.doubted(replica)

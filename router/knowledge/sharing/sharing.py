@@ -128,6 +128,7 @@ class Sharing:
             namespace=self.settings.namespace,
             flush_seconds=self.settings.flush_seconds,
             alone_seconds=self.settings.lease_seconds,
+            life=lambda replica: self._lives.get(replica, 0.0),
         )
 
     # --- start, end ---
@@ -187,6 +188,8 @@ class Sharing:
         """Its engine has started anew, with an empty cache. Records tell by `life` which engine they speak of; where
         that is unknown, those that others have read are dropped, for whoever starts later would believe them."""
         self._live(replica, life)
+        if self.observing is not None:
+            self.observing.restarted(replica)
         follower = self._followers.get(replica)
         if not life and follower is not None and follower.warm:
             self._writes.append(Trim(follower.key, follower.after))

@@ -53,6 +53,9 @@ class Engines:
     def changed(self, replica: str, changes: Sequence[Change]) -> None:
         pass
 
+    def doubted(self, replica: str) -> None:
+        pass
+
     def batches(self) -> int:
         """How many batches each engine has made."""
         return int((time.time() - self._began) * RATE)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
+import msgspec
 import numpy as np
 import pytest
 
 from kvroute.router.core import changes as changing
-from kvroute.router.core.changes import Change, Removed, Stored
-from kvroute.router.core.observed import Observed
+from kvroute.router.core.changes import Change, Cleared, Removed, Stored
 from kvroute.router.core.sources import Source
 from kvroute.router.knowledge.sharing.following import Following
 from kvroute.router.knowledge.sharing.health import Health
@@ -18,7 +18,8 @@ from kvroute.router.knowledge.sharing.ingest_lease import IngestLeases
 from kvroute.router.knowledge.sharing.memory_store import MemoryStore
 from kvroute.router.knowledge.sharing.observed_log import Head, LogNames, Progress
 from kvroute.router.knowledge.sharing.observing import Observing
-from kvroute.router.knowledge.sharing.store import Batch, Put, Store, StoreDown, Trouble
+from kvroute.router.knowledge.sharing.store import Batch, EntryId, Put, Store, StoreDown, Trouble
+from tests.router.core.deciding import world
 from tests.router.knowledge.sharing.routers import Clock
 
 
@@ -29,7 +30,9 @@ class Router:
         """`live` are the names of all."""
         live.add(name)
         self.clock = clock
-        self.observed = Observed()
+        self.deciding = world(2)
+        self.observed = self.deciding.index.observed
+        self.life = 0.0
         self.health = health = Health(clock)
         self.following = Following(store, health, clock, 0.0)
         self.leases = IngestLeases(store, name, clock)
@@ -45,10 +48,12 @@ class Router:
             namespace="kvroute",
             flush_seconds=0.0,
             alone_seconds=3.0,
+            life=lambda _: self.life,
         )
         self.progress: Progress | None = None
         self.source: Source | None = None
         self.heard: list[Change] = []
+        self.doubts = 0
         self.observing.joined("r0", 0, 16)
 
     def ingest(self, replica: str, progress: Progress | None) -> None:
@@ -61,6 +66,12 @@ class Router:
 
     def changed(self, replica: str, changes: Sequence[Change]) -> None:
         self.heard += changes
+
+    def doubted(self, replica: str) -> None:
+        self.doubts += 1
+        changing.apply(self.observed, 0, (Cleared(),))
+        assert self.progress is not None
+        self.observing.record(replica, (Cleared(),), msgspec.structs.replace(self.progress, source=Source.RECOVERING))
 
     async def turn(self, *, hold: bool = True) -> None:
         """Everything that happens in the background, once."""
@@ -214,8 +225,11 @@ class Away:
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
         self.away = False
+        self.between: Callable[[], object] = lambda: None
+        """Called before every call."""
 
     def __getattr__(self, name: str) -> object:
+        self.between()
         if self.away and name != "together":
             raise StoreDown(Trouble.UNREACHABLE, name)
         return getattr(self._store, name)
@@ -297,3 +311,140 @@ async def test_a_lease_that_is_not_made_use_of(clock: Clock) -> None:
         assert one.leases.held
         await one.observing.hold()
     assert not one.leases.held
+
+
+async def test_a_restart_that_a_follower_sees_itself(clock: Clock) -> None:
+    """Whether before or after the log tells of it: what the row holds is what the log says."""
+    store, live = MemoryStore(clock), set[str]()
+    one = await writing(store, clock, live)
+    other = Router(store, clock, "other", live)
+    one.engine(0, stored(1, 2))
+    await one.turn()
+    await other.turn()
+    for late in (False, True):
+        for step in range(2):
+            if step == late:
+                (replica, _) = other.deciding.fleet
+                other.deciding.drop(replica)
+                other.observing.restarted("r0")
+            else:
+                one.engine(0, Cleared(), stored(5, 6, 7))
+                await one.turn()
+                await other.turn()
+        one.engine(1, stored(8))
+        await one.turn()
+        await other.turn()
+        assert known(other) == known(one) == {5, 6, 7, 8}
+        assert other.source is Source.EXACT
+
+
+@pytest.mark.parametrize("life_known", [True, False])
+async def test_a_writer_that_dies_along_with_its_engine(clock: Clock, life_known: bool) -> None:
+    """The next one knows that what the log tells is of an earlier engine, whatever the new one's numbers are."""
+    store, live = MemoryStore(clock), set[str]()
+    one = await writing(store, clock, live)
+    other = Router(store, clock, "other", live)
+    third = Router(store, clock, "third", live)
+    one.engine(0, stored(1))
+    one.engine(7, stored(2))
+    await one.turn()
+    for router in (other, third):
+        await router.turn()
+    assert known(third) == {1, 2}
+    other.observing.restarted("r0")
+    if life_known:
+        other.life = 100.0
+    clock.now += 3.5
+    for _ in range(2):
+        await other.turn()
+    assert other.progress == Progress()
+    assert isinstance(other.heard[-1], Cleared)
+    other.engine(0, stored(3))
+    await other.turn()
+    await third.turn()
+    assert known(other) == known(third) == {3}
+    other.engine(200, stored(4))
+    await other.turn()
+    clock.now += 3.5
+    third.life = other.life
+    for _ in range(2):
+        await third.turn()
+    assert third.progress == Progress(201, 200.0, Source.EXACT)
+    assert known(third) == {3, 4}
+
+
+async def test_what_comes_late_changes_no_row_of_another_replica(clock: Clock) -> None:
+    """A replica leaves while its snapshot, or an entry, is being read; its row is the next replica's."""
+    store, live = MemoryStore(clock), set[str]()
+    one = await writing(store, clock, live)
+    one.engine(0, stored(1, 2))
+    await one.turn()
+    other = Router(store, clock, "other", live)
+    (line,) = other.observing._lines.values()
+    reading = Away(store)
+    reading.between = lambda: other.observing.left("r0")
+    await line.follower.load(cast("Store", reading))
+    await line.entries(await store.span(line.key, EntryId(), EntryId(1 << 60, 0), 10))
+    assert known(other) == set()
+
+
+async def test_a_replica_that_cannot_be_subscribed_to(clock: Clock) -> None:
+    """It leaves just when all events are to be followed: the others are."""
+    live = set[str]()
+    router = Router(MemoryStore(clock), clock, "one", live)
+    for row, name in enumerate(("r1", "r2"), 1):
+        router.observing.joined(name, row, 16)
+    begun: list[str] = []
+
+    def ingest(replica: str, progress: Progress | None) -> None:
+        if progress is not None:
+            begun.append(replica)
+            if replica != "r2":
+                router.observing.left(replica)
+
+    router.ingest = ingest  # type: ignore[method-assign]
+    router.health.failed("any work", StoreDown(Trouble.UNREACHABLE, "test"))
+    clock.now += 5.0
+    router.observing.watch()
+    assert begun == ["r0", "r1", "r2"]
+
+
+async def test_a_cache_that_followers_find_empty(clock: Clock) -> None:
+    """The router that follows the events hears of it, once; until it has cleared what is known, that is in doubt."""
+    store, live = MemoryStore(clock), set[str]()
+    one = await writing(store, clock, live)
+    others = [Router(store, clock, name, live) for name in ("other", "third")]
+    one.engine(0, stored(1, 2))
+    await one.turn()
+    assert not one.observing.doubt("r0")
+    for other in others:
+        await other.turn()
+        assert other.observing.doubt("r0")
+        assert other.source is Source.RECOVERING
+        await other.turn()
+    for _ in range(3):
+        clock.now += 1.0
+        await one.turn()
+        one.engine(1, stored(3))
+        await one.turn()
+        for other in others:
+            await other.turn()
+            assert other.source is Source.EXACT
+            assert known(other) == {3}
+    assert one.doubts == 1
+
+
+async def test_a_doubt_that_nobody_hears(clock: Clock) -> None:
+    """The writer is dead: whoever takes its place acts on it."""
+    store, live = MemoryStore(clock), set[str]()
+    one = await writing(store, clock, live)
+    other = Router(store, clock, "other", live)
+    one.engine(0, stored(1, 2))
+    await one.turn()
+    await other.turn()
+    assert other.observing.doubt("r0")
+    clock.now += 10.0
+    for _ in range(2):
+        await other.turn()
+    assert other.observing.mine("r0")
+    assert (other.doubts, known(other)) == (1, set())
