@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import aiohttp
 import msgspec
@@ -153,9 +153,7 @@ async def ask(session: aiohttp.ClientSession, url: str, messages: Sequence[dict[
     body = {"model": MODEL, "max_tokens": 4, "messages": list(messages), **fields}
     began = time.monotonic()
     try:
-        async with session.post(
-            f"{url}/v1/chat/completions", json=body, headers={"X-Kvroute-Explain": "1"}
-        ) as answer:
+        async with session.post(f"{url}/v1/chat/completions", json=body, headers={"X-Kvroute-Explain": "1"}) as answer:
             told = await answer.json(content_type=None)
             seconds = time.monotonic() - began
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
@@ -201,7 +199,7 @@ class Stage:
         for engine in self.engines:
             command += ["--backend", engine.url]
         with log.open("wb") as written:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=written, start_new_session=True)
+            process = _started(command, written)
         started = Router(process, log, ports, self)
         self._routers.append(started)
         await until(started.serves)
@@ -258,6 +256,10 @@ class HitRate:
         """[0..1]"""
         hit, queried = self._totals()
         return (hit - self._hit) / (queried - self._queried)
+
+
+def _started(command: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True)
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -23,20 +24,20 @@ SENT: dict[str, Any] = {
     "watch": {**QUICK["watch"], "scrape": {"interval": 60.0}},
 }
 SLOW_PREFILL: dict[str, Any] = {**SENT, "step": {"c3": 1e-3}}
-BURST = 200
+BURST = 120
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stage(folder: str) -> AsyncIterator[Stage]:
     """Four engines."""
-    async with staged(ENGINES, folder, speed=1.0, decode_rate=500.0) as made:
+    async with staged(ENGINES, folder, speed=1.0, decode_rate=500.0, prefill_rate=10_000.0) as made:
         yield made
 
 
 async def hit_rate(stage: Stage, about: str, routers: Sequence[Router]) -> float:
     """The engines' hit rate while conversations are held through these routers, which have learnt their speed."""
-    await Chats(f"{about} first", conversations=12, turns=2).hold(routers)
-    chats, meter = Chats(about, conversations=30), stage.hit_rate()
+    await Chats(f"{about} first", conversations=8, turns=2).hold(routers)
+    chats, meter = Chats(about, conversations=16, turns=5), stage.hit_rate()
     await chats.hold(routers)
     assert {reply.status for reply in chats.replies} == {200}
     return meter.now()
@@ -48,7 +49,7 @@ async def test_two_routers_with_events_find_as_much_as_one(stage: Stage) -> None
     await asyncio.gather(*(until(router.exact) for router in routers))
     one = await hit_rate(stage, "one, events", routers[:1])
     two = await hit_rate(stage, "two, events", routers[1:])
-    log.warning("with events: one router %.4f, two that share %.4f", one, two)
+    log.info("with events: one router %.4f, two that share %.4f", one, two)
     stage.end(*routers)
     assert two >= 0.98 * one
 
@@ -62,7 +63,7 @@ async def test_two_routers_without_events_find_as_much_as_one(stage: Stage) -> N
     one = await hit_rate(stage, "one", routers[2:3])
     two = await hit_rate(stage, "two", routers[:2])
     apart = await hit_rate(stage, "apart", routers[2:])
-    log.warning("without events: one router %.4f, two that share %.4f, two that do not %.4f", one, two, apart)
+    log.info("without events: one router %.4f, two that share %.4f, two that do not %.4f", one, two, apart)
     stage.end(*routers)
     assert two >= 0.98 * one
     assert apart < 0.95 * one
@@ -79,16 +80,18 @@ async def test_a_routers_death_loses_nothing(stage: Stage) -> None:
     followed = await one.follows()
     assert followed
     one.kill()
+    killed = time.monotonic()
     gap = [text(f"in the gap {number}", 400) for number in range(8)]
     told = [
-        await stage.tell(engine, words)
-        for words, engine in zip(gap, [*stage.engines, *stage.engines], strict=True)
+        await stage.tell(engine, words) for words, engine in zip(gap, [*stage.engines, *stage.engines], strict=True)
     ]
     assert {reply.status for reply in told} == {200}
-    gone = await until(lambda: foreign(two, 0))
-    moved = await until(lambda: follows_all(two, stage))
-    log.warning("a killed router's load is gone after %.2f s, its engines are followed after %.2f s", gone, gone + moved)
-    assert gone + moved < 5.0
+    await until(lambda: foreign(two, 0))
+    gone = time.monotonic() - killed
+    await until(lambda: follows_all(two, stage))
+    moved = time.monotonic() - killed
+    log.info("a killed router's load is gone after %.2f s, its engines are followed after %.2f s", gone, moved)
+    assert max(gone, moved) < 5.0
     assert [reply.status for reply in await asyncio.gather(*longest)] == [0, 0, 0]
     await until(lambda: observes(two, stage))
     for words in gap:
@@ -155,7 +158,7 @@ async def herd(stage: Stage, about: str, routers: Sequence[Router]) -> int:
 
     One comes every 4 ms. No engine answers before all are there, so the queue is as long as the routers say.
     """
-    prefix = {"role": "system", "content": text(about, 1000)}
+    prefix = {"role": "system", "content": text(about, 500)}
     first = await routers[0].ask([prefix])
     for router in routers:
         await until(lambda router=router: knows(router, prefix["content"]))  # type: ignore[misc]
@@ -187,7 +190,7 @@ async def test_a_burst_split_between_two_routers_does_not_herd(stage: Stage) -> 
     one = await herd(stage, "one burst", routers[:1])
     two = await herd(stage, "two burst", routers[1:3])
     apart = await herd(stage, "late burst", routers[3:])
-    log.warning("requests before the first turns away: one router %d, two %d, two with a late flush %d", one, two, apart)
+    log.info("requests before the first turns away: one router %d, two %d, two with a late flush %d", one, two, apart)
     stage.end(*routers)
-    # Where all cores are busy what is told is heard later than a flush: 60 requests come in 0.24 s.
-    assert two < min(apart, one + 60)
+    # Where all cores are busy what is told is heard later than a flush: 40 requests come in 0.16 s.
+    assert two < min(apart, one + 40)
