@@ -11,12 +11,13 @@ from kvroute.router.core.changes import Change, Cleared, Medium, Removed, Stored
 from kvroute.router.core.observed import Observed
 from kvroute.router.knowledge.events import rehash
 from kvroute.router.knowledge.events.anchors import Anchors
-from kvroute.router.knowledge.events.batch import BlockRemoved, BlockStored, Event, gathered
+from kvroute.router.knowledge.events.batch import BadBatch, BlockRemoved, BlockStored, Event
 from kvroute.router.knowledge.events.counts import StreamCounts
+from kvroute.router.knowledge.events.fields import gathered, length
 from kvroute.router.knowledge.events.orphans import Orphans
 
 SLICE_BLOCKS = 2048
-"""Blocks between two breaks, some 4 ms."""
+"""Blocks of ours between two breaks, some 4 ms. A block of the engine is of no more."""
 _EVENT_BLOCKS = 4
 """What an event costs beside its blocks [blocks]."""
 _WHOLE = frozenset((None, "full_attention", "mla_attention", "sink_full_attention"))
@@ -63,12 +64,14 @@ class Ingest:
             BadBatch: an event makes no sense. Those before it are carried out: the caller has to clear.
         """
         work = 0
-        for event, hashes in gathered(events):
+        for event, hashes, told in gathered(events):
             if work > SLICE_BLOCKS:
                 self._flush()
                 yield
                 work = 0
-            work += len(hashes) + _EVENT_BLOCKS
+            work += len(hashes) * self._parts + told * _EVENT_BLOCKS
+            if isinstance(event, BlockStored):  # long fields without many blocks
+                work += (len(event.token_ids) >> 6) + (len(event.extra_keys) >> 3)
             if work > SLICE_BLOCKS:
                 yield
             if isinstance(event, BlockStored):
@@ -106,7 +109,7 @@ class Ingest:
         count = len(hashes)
         if not self._is_ours(event):
             self._counts.ignored += count
-        elif not event.token_ids:
+        elif not length(event.token_ids):
             for first in range(0, count, SLICE_BLOCKS):
                 if first:
                     yield
@@ -115,10 +118,12 @@ class Ingest:
             self._counts.unusable += count
         else:
             assert self.block_tokens is not None
-            for first in range(0, count, SLICE_BLOCKS):
-                if count > SLICE_BLOCKS:
+            slice_ = SLICE_BLOCKS // self._parts
+            for first in range(0, count, slice_):
+                if count > slice_:
+                    self._flush()
                     yield
-                last = min(first + SLICE_BLOCKS, count)
+                last = min(first + slice_, count)
                 self._place(_medium(event.medium), hashes[first:last], told.run(first, last, self.block_tokens))
 
     def _place(self, medium: int, hashes: Words, run: rehash.Run) -> None:
@@ -144,11 +149,12 @@ class Ingest:
         if self._grouped and event.group_idx != self._group:
             self._counts.ignored += len(hashes)
             return
-        for first in range(0, len(hashes), SLICE_BLOCKS):
+        slice_ = SLICE_BLOCKS // self._parts
+        for first in range(0, len(hashes), slice_):
             if first:
                 self._flush()
                 yield
-            self._take(_medium(event.medium), hashes[first : first + SLICE_BLOCKS])
+            self._take(_medium(event.medium), hashes[first : first + slice_])
 
     def _take(self, medium: int, hashes: Words) -> None:
         if len(self._orphans):
@@ -184,6 +190,8 @@ class Ingest:
         """Whether the engine's blocks can be told in ours."""
         if self.block_tokens is None:
             self.block_tokens = engine_tokens
+        if engine_tokens > SLICE_BLOCKS * self.block_tokens:
+            raise BadBatch(f"block_size is {engine_tokens}, more than {SLICE_BLOCKS} blocks of ours")
         if engine_tokens % self.block_tokens:
             self.mismatch = Mismatch(engine_tokens, self.block_tokens)
             return False

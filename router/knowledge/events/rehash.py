@@ -11,11 +11,15 @@ import xxhash
 
 from kvroute.router.core import blocks
 from kvroute.router.core.changes import Words
-from kvroute.router.knowledge.events.batch import BadBatch, BlockStored, is_repeated, nothing_but_nil, plain, word
+from kvroute.router.knowledge.events.batch import BadBatch, BlockStored
+from kvroute.router.knowledge.events.fields import ids, is_repeated, length, nothing_but_nil, plain, word
+from kvroute.router.knowledge.events.headers import array_header
 
 _mix = xxhash.xxh3_64_intdigest
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 """Between the hashes of one block's parts: 2^64 over the golden ratio, so that they are far from one another."""
+_UNREADABLE = (TypeError, ValueError, LookupError, OverflowError, RecursionError)
+"""What a field can raise that is not what it should be, however it slipped through: the batch is refused."""
 _UNNAMED = "\0lora id "
 """Before the number of an adapter whose name an older engine does not tell: no client can ask for such a name."""
 
@@ -42,6 +46,8 @@ class Blocks(msgspec.Struct, gc=False):
 
     event: BlockStored
     hashes: Words
+    ids: list[int]
+    """Of all blocks."""
     extras: list[Any] | None
     """What went into the engine's hash of each block beside tokens; None: nothing."""
 
@@ -49,13 +55,19 @@ class Blocks(msgspec.Struct, gc=False):
         """Blocks first..last; `block_tokens`, the size of ours, divides the engine's.
 
         Raises:
-            BadBatch: a token id is no unsigned 32-bit number.
+            BadBatch: a token id is no unsigned 32-bit number; extra keys make no sense.
         """
+        try:
+            return self._run(first, last, block_tokens)
+        except _UNREADABLE as error:
+            raise BadBatch(f"{type(error).__name__}: {error}") from error
+
+    def _run(self, first: int, last: int, block_tokens: int) -> Run:
         event = self.event
         size = event.block_size
         whole = first == 0 and last == len(self.hashes)
         try:
-            data = blocks.pack(event.token_ids if whole else event.token_ids[first * size : last * size])
+            data = blocks.pack(self.ids if whole else self.ids[first * size : last * size])
         except (OverflowError, TypeError) as error:
             raise BadBatch(f"token_ids: {error}") from error
         parent = int(self.hashes[first - 1]) if first else event.parent_block_hash
@@ -82,9 +94,12 @@ def read(event: BlockStored, hashes: Words) -> Blocks | None:
     if event.block_size < 1:
         raise BadBatch(f"block_size is {event.block_size}")
     count = len(hashes)
-    if not count or len(event.token_ids) != count * event.block_size:
+    if not count or length(event.token_ids) != count * event.block_size:
         return None
-    return Blocks(event, hashes, _extras(event, count))
+    try:
+        return Blocks(event, hashes, ids(event.token_ids), _extras(event, count))
+    except _UNREADABLE as error:
+        raise BadBatch(f"{type(error).__name__}: {error}") from error
 
 
 def keys(run: Run, parent: int) -> Words:
@@ -134,8 +149,10 @@ def _extras(event: BlockStored, count: int) -> list[Any] | None:
         return None
     if event.lora_name is not None and is_repeated(event.extra_keys, msgspec.msgpack.encode([event.lora_name]), count):
         return None  # no need to decode a list for each block
-    told = plain(event.extra_keys)
-    return told if isinstance(told, list) and len(told) == count else [[told]] * count
+    if array_header(bytes(event.extra_keys)[:5])[0] != count:
+        return [[xxhash.xxh3_128_digest(event.extra_keys)]] * count
+    told: list[Any] = plain(event.extra_keys)
+    return told
 
 
 def _split(extras: list[Any], adapter: str | None, first: bool) -> tuple[str | None, list[bytes | None] | None]:
@@ -154,9 +171,13 @@ def _split(extras: list[Any], adapter: str | None, first: bool) -> tuple[str | N
 
 def _without_adapter(extra: Any, adapter: str | None) -> list[Any]:
     items = [] if extra is None else list(extra) if isinstance(extra, list) else [extra]
-    if adapter is not None and items and (items[0] == adapter or items[0][:2] == ["lora", adapter]):
+    if adapter is not None and items and _is_adapter(items[0], adapter):
         del items[0]
     return items
+
+
+def _is_adapter(item: Any, adapter: str) -> bool:
+    return item == adapter or (isinstance(item, list) and item[:2] == ["lora", adapter])
 
 
 def _take_salt(items: list[Any]) -> str | None:

@@ -5,29 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvroute.router.knowledge.events.batch import (
     MOST_BYTES,
+    MOST_EVENTS,
     AllBlocksCleared,
     BadBatch,
     BlockRemoved,
     BlockStored,
     decode,
-    gathered,
-    nothing_but_nil,
     stamp,
-    word,
-    words,
 )
+from kvroute.router.knowledge.events.fields import ids, words
 from tests.fuzz_kv_events import read_all
 from tests.router.knowledge.events.naive import CLEARED, payload, removed, stored
 
 pack = msgspec.msgpack.encode
-hashes = st.lists(st.integers(0, 2**64 - 1) | st.binary(min_size=1, max_size=40))
 things = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text() | st.binary(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
@@ -42,7 +38,7 @@ def test_events_are_read_as_maps() -> None:
     one, two, three = told.events
     assert isinstance(one, BlockStored)
     assert words(one.block_hashes).tolist() == [1, 2]
-    assert (one.parent_block_hash, one.token_ids, one.block_size) == (9, [5, 6], 1)
+    assert (one.parent_block_hash, ids(one.token_ids), one.block_size) == (9, [5, 6], 1)
     assert (one.lora_name, one.medium, one.group_idx, one.kv_cache_spec_kind) == ("ad", "GPU", 3, None)
     assert isinstance(two, BlockRemoved)
     assert words(two.block_hashes).tolist() == [7]
@@ -73,7 +69,7 @@ def test_events_are_read_as_arrays_of_any_age(fields: list[Any], expected: tuple
     for body in ([1.0, [["BlockStored", *fields]]], [1.0, [["BlockStored", *fields], ["BlockRemoved", [1]]], 0]):
         event = decode(pack(body)).events[0]
         assert isinstance(event, BlockStored)
-        assert (event.token_ids, event.block_size) == ([5], 1)
+        assert (ids(event.token_ids), event.block_size) == ([5], 1)
         assert (event.lora_id, event.medium, event.lora_name, event.group_idx) == expected
 
 
@@ -110,7 +106,6 @@ def test_unknown_kinds_and_fields_are_left_out_and_counted() -> None:
         pack([1.0, [{"type": 3}]]),
         pack([1.0, [{"type": "BlockStored"}]]),
         pack([1.0, [["BlockStored", [1]]]]),
-        payload({**stored([1], None, [1], 1), "token_ids": ["x"]}),
         payload(stored([1], 1.5, [1], 1)),
         payload({"type": "BlockRemoved"}),
         payload(removed([1], medium=3)),  # type: ignore[arg-type]
@@ -118,6 +113,9 @@ def test_unknown_kinds_and_fields_are_left_out_and_counted() -> None:
         b"\x92\xcb" + b"\x00" * 8 + b"\xdd\xff\xff\xff\xff",
         b"\x92\xcb" + b"\x00" * 8 + b"\x91\x81\xa4type\xa2\xff\xff",
         b"\x00" * (MOST_BYTES + 1),
+        payload(*[["x"]] * (MOST_EVENTS + 1), ["long" * 5000]),
+        pack([1, [["x", "long" * 10]] * (MOST_EVENTS + 1)]),
+        pack({"ts": 1.0, "events": [["x", "long" * 10]] * (MOST_EVENTS + 1)}),
     ],
 )
 def test_what_is_no_batch_is_refused_with_a_reason(bad: bytes) -> None:
@@ -141,6 +139,15 @@ def test_any_msgpack_is_a_batch_or_refused(events: list[Any], ts: float) -> None
 
 
 @given(
+    st.recursive(st.none() | st.integers(0, 9) | st.sampled_from(["ad", "lora", "s"]) | st.floats(), st.lists), things
+)
+@settings(deadline=None)
+def test_any_extra_keys_are_read_or_refused_beside_an_adapter(extra: Any, other: Any) -> None:
+    """What is to be told from the adapter's name may be anything."""
+    read_all(payload(stored([1, 2], None, [5, 6], 1, lora_name="ad", extra_keys=[[extra, other], [other]])))
+
+
+@given(
     st.sampled_from(["block_hashes", "parent_block_hash", "token_ids", "block_size", "extra_keys", "medium"]), things
 )
 @settings(deadline=None)
@@ -157,67 +164,3 @@ def test_a_truncated_or_changed_batch_is_read_or_refused(data: st.DataObject) ->
     at = data.draw(st.integers(0, len(good) - 1))
     read_all(good[:at])
     read_all(good[:at] + data.draw(st.binary(min_size=1, max_size=1)) + good[at + 1 :])
-
-
-@given(hashes)
-@settings(deadline=None)
-def test_hashes_are_the_same_words_whatever_their_form(told: list[int | bytes]) -> None:
-    """The low 64 bits, as the engine's integer form has them; the fast way and the general one agree."""
-    found = words(msgspec.Raw(pack(told)))
-    assert found.dtype == np.uint64
-    assert found.tolist() == [int.from_bytes(one, "big") % 2**64 if isinstance(one, bytes) else one for one in told]
-
-
-@given(st.lists(st.integers(2**32, 2**64 - 1), max_size=100))
-@settings(deadline=None)
-def test_wide_hashes_are_read_at_once(told: list[int]) -> None:
-    """All of nine bytes: read as columns; also above 15, and 65,535."""
-    assert words(msgspec.Raw(pack(told))).tolist() == told
-
-
-def test_long_lists_of_hashes_are_read() -> None:
-    """Array headers of every width."""
-    for count in (0, 15, 16, 65_535, 65_536):
-        told = [2**64 - 1 - at for at in range(count)]
-        assert words(msgspec.Raw(pack(told))).tolist() == told
-
-
-def test_nine_bytes_each_are_not_taken_for_hashes_by_their_length_alone() -> None:
-    """Negative numbers and byte strings of seven are nine bytes wide as well."""
-    told: list[int | bytes] = [2**64 - 1, -(2**62), b"seven..", 2**60]
-    assert words(msgspec.Raw(pack(told))).tolist() == [
-        one % 2**64 if isinstance(one, int) else word(one) for one in told
-    ]
-
-
-@pytest.mark.parametrize("bad", [None, 1, "text", {}, [None], ["text"], [1.5], [[1]], [2**63, "12345678"]])
-def test_what_are_no_hashes_is_refused(bad: Any) -> None:
-    """A list of integers and byte strings, or nothing."""
-    with pytest.raises(BadBatch):
-        words(msgspec.Raw(pack(bad)))
-
-
-@pytest.mark.parametrize(
-    ("value", "nothing"),
-    [(None, True), ([None] * 20, True), ([None] * 19, True), ([], True), ([None, []], False), (["a"], False)],
-)
-def test_nothing_is_told_apart_from_something(value: Any, nothing: bool) -> None:
-    """nil, or a list of nothing else."""
-    assert nothing_but_nil(msgspec.Raw(pack(value))) is nothing
-    assert nothing_but_nil(msgspec.Raw())
-
-
-def test_removals_in_a_row_are_one() -> None:
-    """Only those of one medium and group are joined, whatever form their hashes have, and order stays."""
-    events = [removed([1]), removed([2**63]), removed([b"\0" * 24 + (5).to_bytes(8, "big"), 7]), removed([9], "CPU")]
-    told = decode(payload(*events, stored([3], None, [1], 1), removed([4]), CLEARED)).events
-    found = [hashes.tolist() for _, hashes in gathered(told)]
-    assert found == [[1, 2**63, 5, 7], [9], [3], [4], []]
-
-
-@pytest.mark.parametrize("count", [2, 1024, 1025, 3000])
-def test_many_lone_removals_are_read_at_once(count: int) -> None:
-    """An engine that evicts one block after another tells of each in its own event."""
-    hashes = [2**63 + at for at in range(count)]
-    told = decode(payload(*(removed([hash_]) for hash_ in hashes))).events
-    assert [hash_ for _, some in gathered(told) for hash_ in some.tolist()] == hashes

@@ -11,7 +11,8 @@ import pytest
 from kvroute.router.core.changes import Words
 from kvroute.router.core.observed import Observed
 from kvroute.router.core.sources import Source
-from kvroute.router.knowledge.events.batch import decode, words
+from kvroute.router.knowledge.events.batch import decode
+from kvroute.router.knowledge.events.fields import words
 from kvroute.router.knowledge.events.stream import Stream
 from tests.router.knowledge.events.naive import NaiveEngine, held, keys_of, word
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from kvroute.router.core import blocks
 from kvroute.router.knowledge.events import rehash
-from kvroute.router.knowledge.events.batch import BadBatch, BlockStored, decode, words
+from kvroute.router.knowledge.events.batch import BadBatch, BlockStored, decode
+from kvroute.router.knowledge.events.fields import words
 from tests.router.knowledge.events.naive import keys_of, payload, stored
 
 ids = st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=40)
@@ -126,6 +127,36 @@ def test_extra_keys_that_fit_no_block_part_all() -> None:
     plain = keys_of([5, 6], 1)
     assert not set(_keys(1, block_hashes=[1, 2], token_ids=[5, 6], extra_keys=[["x"]])) & set(plain)
     assert not set(_keys(1, block_hashes=[1, 2], token_ids=[5, 6], extra_keys="x")) & set(plain)
+
+
+@pytest.mark.parametrize("odd", [5, 1.5, None, True, {"a": 1}, [], ["lora"], ["lora", "other"], "x", b"x"])
+def test_an_adapter_beside_odd_extra_keys_is_read(odd: Any) -> None:
+    """Where its name is due there may be anything: that is mixed in."""
+    plain = keys_of([5, 6], 1, "ad")
+    found = _keys(
+        1, block_hashes=[1, 2], token_ids=[5, 6], lora_name="ad", extra_keys=[["ad"], [odd, {"b": 2}]]
+    )  # fmt: skip
+    assert found[0] == plain[0]
+    assert found[1] != plain[1]
+
+
+def test_what_slips_through_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should a field's content ever raise something of its own, its batch is bad, and nothing else is."""
+
+    def fail(*_: object) -> None:
+        raise TypeError("'int' object is not subscriptable")
+
+    monkeypatch.setattr(rehash, "_split", fail)
+    with pytest.raises(BadBatch, match="TypeError"):
+        _read(1, extra_keys=[["x"]])
+
+
+def test_extra_keys_of_no_block_are_not_made_anew_for_each() -> None:
+    """Much of it, and many blocks: a digest of it stands for each."""
+    run = _read(1, block_hashes=list(range(2000)), token_ids=[5] * 2000, extra_keys=["x" * 100_000])
+    assert run is not None
+    assert run.mixed is not None
+    assert {len(one or b"") for one in run.mixed} == {19}
 
 
 def test_an_adapter_s_name_inside_something_else_is_not_it() -> None:

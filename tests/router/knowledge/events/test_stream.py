@@ -503,6 +503,62 @@ def test_many_small_events_are_carried_out_in_slices(told: Told) -> None:
     assert len(told.hashes) == 1999
 
 
+@pytest.mark.parametrize(
+    "event",
+    [
+        stored([5] * 30_000, None, [5] * 30_000, 1),
+        stored(list(range(100)), None, [5] * 30_000, 300),
+        removed([5] * 30_000),
+    ],
+)
+def test_a_large_event_is_carried_out_in_slices(event: dict[str, Any]) -> None:
+    """However its blocks are told: what is entered at once is bounded, in blocks of ours."""
+    entered: list[int] = []
+
+    def changed(_: int, changes: tuple[Change, ...]) -> None:
+        entered.extend(len(change.hashes) for change in changes if isinstance(change, Stored | Removed))
+
+    stream = Stream(0, Observed(), 1, on_changes=changed)
+    stream.live(0, payload(event), 0.0)
+    while stream.busy:
+        stream.step(0.0)
+    assert sum(entered) == 30_000
+    assert max(entered) <= ingest.SLICE_BLOCKS
+
+
+@pytest.mark.parametrize(
+    "event", [CLEARED, removed([]), stored([], None, [], 1), stored([1], None, [5] * 9, 9, extra_keys=[[[]] * 900])]
+)
+def test_events_of_no_blocks_are_work_too(event: dict[str, Any]) -> None:
+    """Thousands of clears, of nothing removed, of long fields."""
+    stream = Stream(0, Observed(), 9)
+    stream.live(
+        0, payload(*[event] * 5000 if "token_ids" not in event or event["token_ids"] == [] else [event] * 500), 0.0
+    )
+    steps = 0
+    while stream.busy:
+        stream.step(0.0)
+        steps += 1
+    assert (stream.counts.batches, stream.counts.malformed) == (1, 0)
+    assert steps >= 5
+
+
+def test_a_block_of_very_many_of_ours_is_refused(told: Told) -> None:
+    """It would be entered as all of them, at once."""
+    told.stream.live(0, payload(stored([1], None, [5] * 4096, 4096)), 0.0)
+    assert (told.stream.counts.malformed, told.stream.source) == (1, Source.RECOVERING)
+
+
+@pytest.mark.parametrize("extra", [5, None, {"a": 1}, 1.5])
+def test_odd_extra_keys_beside_an_adapter_harm_nobody(told: Told, extra: Any) -> None:
+    """What stands in the same batch, and what follows, is carried out."""
+    told.live(0)
+    event = stored([1], None, [5], 1, lora_name="ad", extra_keys=[[extra]])
+    told.stream.live(1, payload(event, removed([100]), ts=1.0), 0.0)
+    told.live(2)
+    assert (told.hashes, told.stream.source, told.stream.next) == ({1, 102}, Source.EXACT, 3)
+
+
 def test_sequence_numbers_may_lie(told: Told) -> None:
     """A forged number is a gap like any other; the true ones that follow are a new beginning."""
     told.live(0, 1)
