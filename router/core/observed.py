@@ -37,6 +37,13 @@ class _Past(msgspec.Struct):
     """The next entry of the last part."""
 
 
+class Staged(msgspec.Struct, frozen=True):
+    """What some row is going to hold, and nobody sees yet."""
+
+    life: int
+    held: dict[int, Held] = msgspec.field(default_factory=dict)
+
+
 class Observed:
     """Blocks per (row, medium), told by KV events. Rows are small integers without an upper bound.
 
@@ -212,19 +219,68 @@ class Observed:
 
     def load(self, row: int, contents: Iterable[Contents]) -> None:
         """Replace what the row holds. The hashes of a medium are distinct, or the last of equal ones counts."""
-        self.clear(row)
-        for medium, hashes, keys, counts in contents:
-            if not len(hashes) == len(keys) == len(counts):
-                raise ValueError(f"{len(hashes)} hashes, {len(keys)} keys, {len(counts)} counts")
-            at = np.flatnonzero(counts)[::-1]
-            if repeats(hashes[at]):
-                at = at[np.unique(hashes[at], return_index=True)[1]]
-            if not len(at):
-                continue
-            held = self._held.setdefault(row, {})[medium] = Held(self._mixing)
+        staged = self.stage()
+        try:
+            for part in contents:
+                self.put(staged, part)
+        except ValueError:
+            self.drop(staged)
+            raise
+        self.show(row, staged)
+
+    def stage(self) -> Staged:
+        """Something that nobody sees: `put` into it, then `show` it, or `drop` it."""
+        return Staged(self._rowsets.begin())
+
+    def put(self, staged: Staged, part: Contents) -> None:
+        """Put in some more. A hash that is there already is left out; of equal ones in a part the last counts."""
+        medium, hashes, keys, counts = part
+        if not len(hashes) == len(keys) == len(counts):
+            raise ValueError(f"{len(hashes)} hashes, {len(keys)} keys, {len(counts)} counts")
+        at = np.flatnonzero(counts)[::-1]
+        if repeats(hashes[at]):
+            at = at[np.unique(hashes[at], return_index=True)[1]]
+        held = staged.held.get(medium)
+        if held is not None:
+            at = at[held.find_many(hashes[at]) == 0]
+        if not len(at):
+            return
+        if held is None:
+            held = staged.held[medium] = Held(self._mixing)
             held.fill(hashes[at], keys[at], counts[at])
-            created = self._table(medium).load(self._life(row), keys[at])
-            self._share(medium, created, 1)
+            self._share(medium, self._table(medium).load(staged.life, keys[at]), 1)
+            return
+        held.fill(hashes[at], keys[at], counts[at])
+        self._hold(staged.life, medium, keys[at])
+
+    def _hold(self, life: int, medium: int, keys: Words) -> None:
+        """The life holds each key, for one hash more."""
+        table = self._table(medium)
+        found = table.find_many(keys)
+        plain = table.lacks(life, keys, found)
+        self._share(medium, table.add_many(life, keys[plain], found[plain]), 1)
+        if not plain.all():
+            before = table.live
+            new = table.add(life, keys[~plain].tolist())
+            if len(self._tables) > 1 and table.live > before:
+                self._share(medium, [key for key in new if table.is_alone(life, key)], 1)
+
+    def show(self, row: int, staged: Staged) -> None:
+        """What was put in takes the place of what the row held: all at once, for all who read."""
+        self.clear(row)
+        if not staged.held:
+            self._rowsets.release(staged.life)
+            return
+        self._rowsets.show(staged.life, row)
+        self._lives[row] = staged.life
+        self._held[row] = staged.held
+
+    def drop(self, staged: Staged) -> None:
+        """It is not needed after all."""
+        if staged.held:
+            self._past.append(_Past(staged.life, list(staged.held.items())))
+        else:
+            self._rowsets.release(staged.life)
 
     def key_of(self, row: int, hash: int) -> int | None:
         """Our key behind an engine's hash, at any medium."""

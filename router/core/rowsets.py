@@ -32,14 +32,20 @@ class RowSets:
         """Sets kept, the empty one included."""
         return len(self._numbers)
 
-    def begin(self, row: int) -> int:
-        """A life of the row, whose last one is over."""
+    def begin(self, row: int | None = None) -> int:
+        """A life of the row, whose last one is over; None: one that nobody sees until `show`."""
         if not self._unborn:
             self._unborn.append(len(self.bits))
             self.bits.append(0)
         life = self._unborn.pop()
-        self.bits[life] = 1 << row
+        self.bits[life] = 0 if row is None else 1 << row
         return life
+
+    def show(self, life: int, row: int) -> None:
+        """A life that nobody saw is the row's, whose last one is over. Reads all sets, as `end` does."""
+        bit, flag = 1 << row, 1 << life
+        self.bits[life] = bit
+        self.shown = [rows | bit if mask & flag else rows for rows, mask in zip(self.shown, self.masks, strict=True)]
 
     def end(self, life: int) -> None:
         """Nobody sees this life any more. Reads all sets, some 40 ns each."""

@@ -6,7 +6,6 @@ import struct
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kvroute.router.core.changes import Change, Cleared, Medium, Removed, Stored, Words
 from kvroute.router.core.observed import Contents
@@ -114,24 +113,19 @@ def part_count(contents: Sequence[Contents]) -> int:
     return sum(-(-len(hashes) // PART_PAIRS) for _, hashes, _, _ in contents)
 
 
-def joined(received: Sequence[bytes]) -> list[Contents]:
-    """The table whose `parts` these are.
+def pieces(part: bytes, most: int) -> Iterator[Contents]:
+    """What one of the `parts` of a table holds, at most so many pairs at once.
 
     Raises:
-        ValueError: they are the parts of no table.
+        ValueError: it is the part of no table.
     """
-    found: dict[int, list[tuple[Words, Words, NDArray[np.uint16]]]] = {}
-    for data in received:
-        medium, columns = _part(data)
-        found.setdefault(medium, []).append(columns)
-    tables: list[Contents] = []
-    for medium, pieces in found.items():
-        hashes, keys, counts = zip(*pieces, strict=True)
-        tables.append((medium, np.concatenate(hashes), np.concatenate(keys), np.concatenate(counts)))
-    return tables
+    medium, hashes, keys, counts = _part(part)
+    for at in range(0, len(hashes), most):
+        rows = slice(at, at + most)
+        yield medium, hashes[rows], keys[rows], counts[rows]
 
 
-def _part(data: bytes) -> tuple[int, tuple[Words, Words, NDArray[np.uint16]]]:
+def _part(data: bytes) -> Contents:
     if len(data) < _PART.size:
         raise ValueError("a part is cut short")
     medium, count, several = _PART.unpack_from(data)
@@ -144,4 +138,4 @@ def _part(data: bytes) -> tuple[int, tuple[Words, Words, NDArray[np.uint16]]]:
         raise ValueError("a count of a pair that is not there")
     counts = np.ones(count, np.uint16)
     counts[places] = np.frombuffer(data, _COUNT, several, at + _PLACE.itemsize * several)
-    return medium, (hashes, keys, counts)
+    return medium, hashes, keys, counts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 
 import numpy as np
@@ -96,6 +97,32 @@ async def test_following() -> None:
     assert pair.following.progress == Progress(10, 0.0, Source.EXACT)
     assert pair.following.source is Source.EXACT
     assert (pair.following.loads, pair.following.gaps) == (1, 0)
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_a_large_snapshot_is_taken_in_little_by_little(leaves: bool) -> None:
+    """Others have their turn meanwhile, and see what the row held before, until they see all; or nothing, should the
+    replica leave."""
+    pair = Pair()
+    await pair.begin()
+    pair.say(stored(200_000, 10))
+    await pair.flush()
+    await pair.following.load(pair.store)
+    pair.say(stored(0, 100_000))
+    await pair.flush()
+    seen: list[int] = []
+    loading = asyncio.create_task(pair.following.load(pair.store))
+    while not loading.done():
+        await asyncio.sleep(0)
+        seen.append(pair.following.observed.blocks(5))
+        if leaves and len(seen) == 3:
+            pair.following.writing = True
+    assert seen[:3] == [10, 10, 10]
+    assert set(seen) == ({10} if leaves else {10, 100_010})
+    assert pair.same() is not leaves
+    while pair.following.observed.sweep():
+        pass
+    assert len(pair.following.observed) == (10 if leaves else 100_010)
 
 
 async def test_entries_gather() -> None:
