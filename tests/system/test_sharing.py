@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from kvroute.router.testing import kvevents
-from tests.system.chats import Chats
+from tests.system.chats import NEAR, Chats
 from tests.system.stage import QUICK, Reply, Router, Stage, staged, text, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -37,25 +37,25 @@ async def stage(folder: str) -> AsyncIterator[Stage]:
 async def hit_rate(stage: Stage, about: str, routers: Sequence[Router]) -> float:
     """The engines' hit rate while conversations are held through these routers, which have learnt their speed."""
     await Chats(f"{about} first", conversations=8, turns=2).hold(routers)
-    chats, meter = Chats(about, conversations=16, turns=5), stage.hit_rate()
+    chats, meter = Chats(about, conversations=17, turns=5), stage.hit_rate()
     await chats.hold(routers)
     assert {reply.status for reply in chats.replies} == {200}
     return meter.now()
 
 
 async def test_two_routers_with_events_find_as_much_as_one(stage: Stage) -> None:
-    """The engines' hit rate is a single router's, to within 2 %."""
+    """The engines' hit rate is a single router's, as far as that can be told (see NEAR)."""
     routers = await asyncio.gather(stage.router(), stage.router(redis="both"), stage.router(redis="both"))
     await asyncio.gather(*(until(router.exact) for router in routers))
     one = await hit_rate(stage, "one, events", routers[:1])
     two = await hit_rate(stage, "two, events", routers[1:])
     log.info("with events: one router %.4f, two that share %.4f", one, two)
     stage.end(*routers)
-    assert two >= 0.98 * one
+    assert two >= NEAR * one
 
 
 async def test_two_routers_without_events_find_as_much_as_one(stage: Stage) -> None:
-    """What each has sent is enough for the other; two that do not share find far less."""
+    """What each has sent is enough for the other, to within 2 %; two that do not share find far less."""
     shared = (stage.router(redis="sent", **SENT) for _ in range(2))
     alone = (stage.router(**SENT) for _ in range(2))
     routers = await asyncio.gather(*shared, *alone)
@@ -66,7 +66,7 @@ async def test_two_routers_without_events_find_as_much_as_one(stage: Stage) -> N
     log.info("without events: one router %.4f, two that share %.4f, two that do not %.4f", one, two, apart)
     stage.end(*routers)
     assert two >= 0.98 * one
-    assert apart < 0.95 * one
+    assert apart < 0.97 * one
 
 
 async def test_a_routers_death_loses_nothing(stage: Stage) -> None:
