@@ -43,7 +43,7 @@ async def started(tokenizer: str | dict[str, str] = "auto", **options: Any) -> A
 async def serve(lenses: Lenses, model: str, root: str | None, block_tokens: int | None = 16) -> str:
     """Serve a model; what was chosen for it, in words."""
     settled = asyncio.Event()
-    lenses.chosen = lambda _: settled.set()
+    lenses.chosen = lambda name: settled.set() if name == model else None
     lenses.serve(model, "engine", root, block_tokens)
     async with asyncio.timeout(20):
         await settled.wait()
