@@ -95,6 +95,7 @@ class Ignoring:
 
     wants = None
     busy = False
+    believes_empty = True
 
     def __init__(self) -> None:
         self.next = 0

@@ -285,8 +285,8 @@ async def test_engines_that_do_not_tell_can_be_found_by_convention(
         engines(1, folder, events_port=events, replay_port=replay) as (engine,),
         running(engine.url, knowledge__kv_events="convention", **found) as router,
     ):
-        await known(router)
         await hits(router)
+        await known(router)
         predicted, reported = await hits(router)
         assert predicted == reported > 300
 
@@ -300,6 +300,7 @@ async def test_sockets_behind_the_url_are_used(folder: str, monkeypatch: pytest.
         engines(1, folder, events_port=events, replay_port=replay) as (engine,),
         running(f"{engine.url},{where}") as router,
     ):
+        await hits(router)
         await known(router)
 
 

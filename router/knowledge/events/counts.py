@@ -6,7 +6,7 @@ import msgspec
 
 
 class StreamCounts(msgspec.Struct):
-    """Counters since the router knows the replica."""
+    """Counters since this router follows the replica's events: who takes over from another counts from nothing."""
 
     batches: int = 0
     """Applied, live or from a replay."""

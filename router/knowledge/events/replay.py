@@ -45,6 +45,9 @@ class Sink(Protocol):
         """Whether `step` has something to do."""
         ...
 
+    believes_empty: bool
+    """An empty answer from the first batch on means that none was published. False: there may be no buffer."""
+
     def step(self, now: float) -> None:
         """Go on with what is left: to be called once a turn while `busy`."""
         ...

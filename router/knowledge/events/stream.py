@@ -47,12 +47,16 @@ class Stream:
         """`block_tokens` is the size of our blocks; None: the engine's, told by its first event [tokens].
 
         `on_changes` hears (sequence, changes) after they were carried out, `on_stored` the keys that entered the GPU's
-        cache, `on_source` every change of `source`.
+        cache just now: neither those of a replay nor those whose place was found later. `on_source` hears every change
+        of `source`.
         """
         self.source = Source.EXPECTED
         self.next = 0
         """The sequence number that is due."""
         self.counts = StreamCounts()
+        self.believes_empty = True
+        """An empty replay from the first batch on means that none was published. False: the engine may have no buffer,
+        which looks the same, so nothing follows until it has replayed something or batch 0 comes."""
         self.on_changes = on_changes
         self.on_stored = on_stored
         self.on_source = on_source
@@ -64,6 +68,8 @@ class Stream:
         self._complete = False
         self._last_ts = -math.inf
         self._recent = Recent()
+        self._on_time = 0
+        """Batches with lower numbers came late: from a replay, or behind a gap."""
         self._work: Iterator[None] | None = None
         self._noticed = -math.inf
         self._stale_ts = -math.inf
@@ -115,6 +121,8 @@ class Stream:
         for sequence, payload in batches:
             if self._is_stale(payload, now):
                 continue
+            self.believes_empty = True
+            self._on_time = max(self._on_time, sequence + 1)
             if sequence < self.next:
                 if self._is_other(sequence, payload):
                     self._begin_anew(now)
@@ -199,7 +207,9 @@ class Stream:
         self._hold(sequence, payload)
         if sequence == self.next:
             self._asking = False
-        self.counts.gaps += self.behind and not was_behind
+        if self.behind:
+            self._on_time = max(self._on_time, sequence + 1)
+            self.counts.gaps += not was_behind
 
     def _hold(self, sequence: int, payload: bytes) -> None:
         try:
@@ -224,7 +234,7 @@ class Stream:
 
     def _replay_ended(self) -> None:
         self._asking = False
-        if not self.next:  # it has published nothing yet, and holds nothing
+        if not self.next and self.believes_empty:  # it has published nothing yet, and holds nothing
             self._begun = self._complete = True
         if self.behind:
             self._lose(self._held.first)
@@ -287,7 +297,7 @@ class Stream:
         self._last_ts = batch.ts
         self.counts.batches += 1
         self._complete = self._complete or self.counts.cleared != cleared
-        self._tell(sequence, self._ingest.told())
+        self._tell(sequence, self._ingest.told(), on_time=sequence >= self._on_time)
 
     def _spoilt(self) -> None:
         """The last batch made no sense: nobody knows what it said."""
@@ -305,6 +315,7 @@ class Stream:
         self.counts.restarts += 1
         self._noticed = now
         self._last_ts = -math.inf
+        self._on_time = 0
         self._asking = True
         self._forget(0)
 
@@ -319,12 +330,12 @@ class Stream:
         self._held.forget_before(sequence)
         self._tell(last, self._ingest.clear())
 
-    def _tell(self, sequence: int, changes: tuple[Change, ...]) -> None:
+    def _tell(self, sequence: int, changes: tuple[Change, ...], *, on_time: bool = False) -> None:
         if not changes:
             return
         if self.on_changes is not None:
             self.on_changes(sequence, changes)
-        if self.on_stored is not None:
+        if on_time and self.on_stored is not None:
             for change in changes:
                 if isinstance(change, Stored) and change.medium == Medium.GPU:
                     self.on_stored(change.keys)

@@ -10,7 +10,7 @@ import msgspec
 
 from kvroute.router.knowledge.events.intake import Intake
 from kvroute.router.knowledge.events.replay import REPLAYS_AT_ONCE, Patience, Replayer, Replays, Sink
-from kvroute.router.knowledge.events.sources import Source
+from kvroute.router.knowledge.events.sources import Found, Source
 from kvroute.router.knowledge.events.subscriber import Hearsay, Subscriber, open_context
 
 QUIET_SECONDS = 2.0
@@ -57,8 +57,10 @@ class Subscription:
         quiet_seconds: float = QUIET_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Where the engine did not tell of its replay buffer itself, `stream` does not believe an empty one."""
         self._source = source
         self._stream = stream
+        stream.believes_empty = source.found is Found.ENGINE
         self._intake = wires.intake
         self._clock = clock
         self._quiet_seconds = quiet_seconds

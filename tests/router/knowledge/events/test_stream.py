@@ -81,6 +81,64 @@ def test_an_engine_that_said_nothing_holds_nothing(told: Told) -> None:
     assert (told.stream.source, told.stream.wants, told.stream.next) == (Source.EXACT, None, 0)
 
 
+def test_an_empty_replay_may_be_no_proof(told: Told) -> None:
+    """Nobody told that the engine has a buffer: what it holds is known from its first batch on, or nothing is."""
+    told.stream.believes_empty = False
+    told.replay()
+    assert (told.stream.source, told.stream.wants) == (Source.EXPECTED, None)
+    told.live(0)
+    assert told.stream.source is Source.EXACT
+    late = Told()
+    late.stream.believes_empty = False
+    late.replay()
+    late.live(3)
+    assert late.stream.wants == 0
+    late.replay()
+    assert (late.stream.source, late.hashes) == (Source.RECOVERING, {103})
+
+
+def test_a_replay_that_brings_something_proves_a_buffer(told: Told) -> None:
+    """After a restart its silence is believed."""
+    told.stream.believes_empty = False
+    told.replay(0)
+    told.stream.restarted(0.0)
+    told.replay()
+    assert told.stream.source is Source.EXACT
+
+
+def test_only_what_comes_on_time_ends_a_prefill(told: Told) -> None:
+    """Replayed blocks, those behind a gap, and those whose place is found later were stored who knows when."""
+    told.replay(0, 1)
+    assert told.keys == []
+    told.live(2)
+    assert told.keys == keys_of([2], 1)
+    told.live(4)
+    told.replay(3)
+    assert told.keys == keys_of([2], 1)
+    told.live(5)
+    assert told.keys == keys_of([2], 1) + keys_of([5], 1)
+    told.stream.live(6, payload(stored([7], 99, [9], 1), ts=6.0), 0.0)
+    told.stream.sent(keys_of([8, 9], 1))
+    while told.stream.busy:
+        told.stream.step(0.0)
+    assert 7 in told.hashes
+    assert told.keys == keys_of([2], 1) + keys_of([5], 1)
+
+
+def test_batches_behind_a_large_one_are_on_time(told: Told) -> None:
+    """They wait for their turn alone; and a new engine's numbers begin anew."""
+    told.replay(0)
+    told.stream.live(1, _large(3 * ingest.SLICE_BLOCKS), 0.0)
+    told.live(2)
+    while told.stream.busy:
+        told.stream.step(0.0)
+    assert told.keys[-1:] == keys_of([2], 1)
+    told.stream.restarted(0.0)
+    told.replay()
+    told.stream.live(0, _block(4, ts=9.0), 0.0)
+    assert told.keys[-1:] == keys_of([4], 1)
+
+
 def test_joining_late_is_made_good_by_a_replay_from_the_start(told: Told) -> None:
     """What was published before waits for the replay; only then the source is exact."""
     told.live(5, 6)

@@ -25,6 +25,7 @@ class Lines:
         self.left = 0
         """Steps that are to be made."""
         self._ahead: dict[int, bytes] = {}
+        self.believes_empty = True
         self._asking = False
 
     @property
