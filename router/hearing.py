@@ -307,10 +307,10 @@ class Hearing:
         if self._shared is not None and heard.stream is not None:
             self._shared.record(heard.replica.name, changes, Progress(*heard.stream.state()))
 
-    def _stored(self, replica: Replica, keys: Words) -> None:
+    def _stored(self, replica: Replica, keys: Words, *, timely: bool = True) -> None:
         deciding = self._deciding
         if deciding.ledger.awaits(replica.row) or deciding.others.awaits(replica.row):
-            deciding.stored(replica, keys.tolist(), self._clock())
+            deciding.stored(replica, keys.tolist(), self._clock(), timely=timely)
 
     def _tick(self) -> None:
         for heard in self._heard.values():
@@ -373,7 +373,7 @@ class Hearing:
             if isinstance(change, Cleared):
                 self._deciding.forgotten(heard.replica)
             elif isinstance(change, Stored) and change.medium == Medium.GPU:
-                self._stored(heard.replica, change.keys)
+                self._stored(heard.replica, change.keys, timely=False)
 
     def doubted(self, replica: str) -> None:
         """Another router finds nothing there of what the events told, which we follow."""

@@ -144,7 +144,7 @@ class Deciding:
             table, held = table[:, pool.rows], held[pool.rows]
             fetch = None if fetch is None else fetch[pool.rows]
         hits = held * request.block_tokens
-        np.minimum(hits, request.tokens, out=hits)
+        np.minimum(hits, _most(request), out=hits)
         return Candidates(pool.names, table, hits, request.tokens, pool.labels, pool.adapter_resident, fetch)
 
     def _fetch(self, request: Request) -> Floats:
@@ -170,8 +170,8 @@ class Deciding:
         """Tokens that each replica of a small pool is believed to hold, without numpy."""
         self._advance(now)
         hits = self.index.depths(request.keys, pool.row_list)
-        block, tokens = request.block_tokens, request.tokens
-        return [held * block if held * block < tokens else float(tokens) for held in hits]
+        block, most = request.block_tokens, _most(request)
+        return [held * block if held * block < most else most for held in hits]
 
     def pool(self, request: Request, now: float) -> Pool | Reason:
         """The ready replicas that serve the request's model."""
@@ -201,12 +201,15 @@ class Deciding:
         """What was observed there was cleared without the cache being so: what runs is expected there again."""
         self.occupancy.expect_again(replica.row)
 
-    def stored(self, replica: Replica, keys: Iterable[int], now: float) -> None:
-        """KV events told of these blocks just now: prompts that end with one of them are computed."""
+    def stored(self, replica: Replica, keys: Iterable[int], now: float, *, timely: bool = True) -> None:
+        """KV events told of these blocks just now: prompts that end with one of them are computed.
+
+        `timely`: they came from the engine itself, so when they came says how fast it is.
+        """
         if self.ledger.awaits(replica.row) or self.others.awaits(replica.row):
             known = frozenset(keys)
-            self.ledger.stored(replica.row, known, now)
-            self.others.stored(replica.row, known, now)
+            self.ledger.stored(replica.row, known, now, timely=timely)
+            self.others.stored(replica.row, known, now, timely=False)
 
     def reported(self, decision: Decision, cached_tokens: int, prompt_tokens: int) -> None:
         """The engine's own count for this request. Where events tell all, nothing is to be learnt from it."""
@@ -256,3 +259,10 @@ class Deciding:
         pin = self.occupancy.reserve(replica.row, request.keys, request.block_tokens, request.tokens, known)
         quadratic = miss * (hit + 0.5 * miss)
         return Lease(replica, miss, quadratic, work, request.sequences, request.stream, pin, now)
+
+
+def _most(request: Request) -> float:
+    """The most tokens that an engine can find of a prompt: whole blocks of all but its last token, which it computes
+    to have something to go on from [tokens]."""
+    block, tokens = request.block_tokens, request.tokens
+    return (tokens - 1) // block * block if tokens > 0 else 0.0

@@ -142,13 +142,17 @@ class Ledger:
         while due and (due[0][0] <= now or due[0][2].phase is not Phase.PREFILL):
             self.prefilled(heapq.heappop(due)[2], now)
 
-    def stored(self, row: int, keys: Collection[int], now: float) -> None:
-        """The engine in this row has just stored these blocks: prompts that end with one of them are computed."""
+    def stored(self, row: int, keys: Collection[int], now: float, *, timely: bool) -> None:
+        """The engine in this row has stored these blocks, just now if `timely`: prompts that end with one of them are
+        computed."""
         awaiting = self._awaiting.get(row)
         if awaiting:
             for key in awaiting.keys() & set(keys):
                 for lease in awaiting[key].copy():
-                    self.first_output(lease, now)
+                    if timely:
+                        self.first_output(lease, now)
+                    else:
+                        self.prefilled(lease, now)
 
     def awaits(self, row: int) -> bool:
         """Whether a lease's prefill there would be ended by `stored`."""

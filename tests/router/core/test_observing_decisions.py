@@ -12,7 +12,7 @@ from kvroute.router.core.sources import Source
 from kvroute.scorers.contract import Request
 from tests.router.core.deciding import prompt, sent, world
 
-LONG = "x" * 160
+LONG = "x" * 168
 
 
 def observe(deciding: Deciding, row: int, request: Request, medium: int = Medium.GPU, blocks: int = 99) -> None:
@@ -139,9 +139,28 @@ def test_others_leases_weigh_as_our_own() -> None:
     deciding = world(2)
     busy = deciding.fleet.get("r0")
     assert busy is not None
-    foreign = prompt("z" * 100_000)
+    foreign = prompt("z" * 100_001)
     lease = deciding.foreign(foreign, busy, 0.0, 5.0, 0.0)
     assert sent(deciding.decide(prompt(LONG), 0.0)).replica.name == "r1"
     assert sent(deciding.decide(foreign, 0.0)).best_hit_tokens == 100_000.0
     deciding.others.settle(lease, 1.0, completed=True)
     assert (len(deciding.others), len(deciding.ledger)) == (0, 2)
+
+
+def test_an_engine_computes_the_end_of_a_full_hit_again() -> None:
+    """Of a prompt of whole blocks that is held entirely the last block is not found: its last token is computed."""
+    deciding = world(1)
+    request = prompt("x" * 160)
+    observe(deciding, 0, request)
+    assert sent(deciding.decide(request, 0.0)).hit_tokens == 144.0
+
+
+def test_events_that_another_router_told_say_nothing_of_speed() -> None:
+    """They end the prefill, late as they are, and train no rate."""
+    deciding = world(1)
+    replica = exact(deciding)
+    request = prompt(LONG, stream=False)
+    decision = sent(deciding.decide(request, 0.0))
+    deciding.stored(replica, request.keys, 0.001, timely=False)
+    assert phase(decision) == Phase.DECODE
+    assert deciding.estimate.rate(replica).observed == 0
