@@ -10,16 +10,18 @@ from kvroute.router.knowledge.sharing.store import StoreDown, Trouble
 log = logging.getLogger(__name__)
 SLOW_SECONDS = 0.05
 """A round trip that takes longer, on average, makes the store slow."""
-_FIRST_WAIT, _LONGEST_WAIT = 0.05, 1.0
-"""Seconds from a failure to the next try, doubling in between."""
+_FIRST_WAIT = 0.05
+"""Seconds from a failure to the next try, doubling from there on."""
 _SMOOTH = 1 / 8
 
 
 class Health:
     """Of one store, as several tasks find it: each kind of work ("write", "read"...) fails and recovers by itself."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], longest_wait: float = 1.0) -> None:
+        """`longest_wait`: from one failure to the next try, when there were many [s]."""
         self._clock = clock
+        self._longest_wait = longest_wait
         self._troubles: dict[str, Trouble] = {}
         self._waits: dict[str, float] = {}
         self._failing: dict[str, float] = {}
@@ -46,7 +48,7 @@ class Health:
         self.failures[error.trouble] += 1
         self._troubles[work] = error.trouble
         self._failing.setdefault(work, self._clock())
-        wait = self._waits[work] = min(2 * self._waits.get(work, _FIRST_WAIT / 2), _LONGEST_WAIT)
+        wait = self._waits[work] = min(2 * self._waits.get(work, _FIRST_WAIT / 2), self._longest_wait)
         self._show(str(error))
         return wait
 

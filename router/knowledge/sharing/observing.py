@@ -20,8 +20,6 @@ from kvroute.router.knowledge.sharing.observed_log import LogNames, Progress
 from kvroute.router.knowledge.sharing.observed_writers import ObservedWriters
 from kvroute.router.knowledge.sharing.store import Store, StoreDown
 
-LOOK_SECONDS = 1.0
-"""How often it is looked whether the logs are still what they were."""
 UNUSED_SECONDS = 10.0
 """A lease that is held for so long without a writer, while nothing else is being read, is given back."""
 _SAME_LIFE = 1.0
@@ -61,6 +59,8 @@ class Observing:
         self._flush_seconds = flush_seconds
         self._live = live
         self._alone_seconds = alone_seconds
+        self._look_seconds = alone_seconds / 3
+        """How often it is looked whether the logs are still what they were."""
         self._lines: dict[str, Line] = {}
         self._leaving: set[str] = set()
         """Replicas that have left, and whose lease is still to be given back."""
@@ -346,7 +346,7 @@ class Observing:
             except StoreDown as error:
                 await asyncio.sleep(self._health.failed(_LOOKING, error))
             with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_SECONDS):
+                async with asyncio.timeout(self._look_seconds):
                     await self._due.wait()
 
     async def look(self) -> None:
@@ -360,7 +360,7 @@ class Observing:
         for replica in [replica for replica in self._leases.held if replica not in self.writers]:
             await self._begin(replica)
             self._moved = self._clock()
-        if self._clock() - self._inspected >= LOOK_SECONDS:
+        if self._clock() - self._inspected >= self._look_seconds:
             await self._inspect()
         lines = [line for line in self._lines.values() if not line.follower.writing]
         tips = await self._store.get([line.follower.names.tip for line in lines])

@@ -90,7 +90,7 @@ class Sharing:
         """What else is to be written with the next beat."""
         self._renewed = -math.inf
         self._tasks: list[asyncio.Task[None]] = []
-        self.health = Health(clock)
+        self.health = Health(clock, set_.lease_seconds / 3)
         self.log = ExpectedLog(self.router, lambda replica: self._lives.get(replica, 0.0))
         deciding.ledger.journal = self.log
         self.foreign = Foreign(deciding, self.router)

@@ -175,7 +175,7 @@ def _join(nodes: list[Server]) -> None:
 def guarded(
     service: str = "kvroute", password: str | None = None, own: str | None = None
 ) -> Iterator[tuple[Server, Server, Server]]:
-    """A primary, its copy, and the sentinel that makes the copy the primary 1 s after the primary falls silent.
+    """A primary, its copy, and the sentinel that makes the copy the primary 0.5 s after the primary falls silent.
 
     `password` is that of both servers, `own` that of the sentinel.
     """
@@ -198,7 +198,7 @@ def guarded(
             f"port {watch}\nbind 127.0.0.1\ndir {folder}\nsentinel monitor {service} 127.0.0.1 {first} 1\n"
             + (f"requirepass {own}\n" if own else "")
             + (f"sentinel auth-pass {service} {password}\n" if password else "")
-            + f"sentinel down-after-milliseconds {service} 1000\nsentinel failover-timeout {service} 5000\n"
+            + f"sentinel down-after-milliseconds {service} 500\nsentinel failover-timeout {service} 5000\n"
         )
         sentinel = Server([program, str(config), "--sentinel"], port=watch, password=own)
         try:
