@@ -24,7 +24,8 @@ from kvroute.router.knowledge.events import sources
 from kvroute.router.knowledge.events.sources import Sources
 from kvroute.router.knowledge.events.stream import Stream
 from kvroute.router.knowledge.events.subscription import Wires
-from kvroute.router.knowledge.lenses import Chosen, Lenses
+from kvroute.router.knowledge.choice import Chosen
+from kvroute.router.knowledge.lenses import Lenses
 from kvroute.router.knowledge.sharing.observed_log import Progress
 from kvroute.router.knowledge.sharing.observing import Observing
 from kvroute.router.knowledge.sharing.sharing import Sharing

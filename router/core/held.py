@@ -108,7 +108,8 @@ class Held(Chains):
 
     def lacks(self, hashes: Words) -> NDArray[np.bool_]:
         """Which of the hashes `fill` may have: they are there once, and not here yet."""
-        return (self.find_many(hashes) == 0) & once(hashes)
+        lacking: NDArray[np.bool_] = (self.find_many(hashes) == 0) & once(hashes)
+        return lacking
 
     def fill(self, hashes: Words, keys: Words, counts: NDArray[np.uint16]) -> None:
         """All at once: hashes that are distinct and not there yet, with counts above zero."""
