@@ -24,6 +24,7 @@ QUEUED_BATCHES = 2000
 """Batches of an answer that wait here at most. An engine that sends faster drops some, which are asked for again."""
 REPLAYS_AT_ONCE = 4
 """Over all replicas of a router, since each may hold `QUEUED_BATCHES`."""
+_BATCH_BYTES = 16 << 10
 _END = b"\xff" * SEQUENCE_BYTES
 
 
@@ -76,6 +77,10 @@ class Patience(msgspec.Struct, frozen=True):
     """Longest wait for the next batch of an answer."""
     whole: float = 120.0
     """Longest answer."""
+    slow: float = 3.0
+    """After so long an answer must have kept its rate: others wait for its slot."""
+    rate: float = 10.0
+    """Batches a second, on average; 16 KiB of them count as one more. A sane engine sends thousands."""
     first_pause: float = 0.5
     """Before a question is asked again that was not answered; doubles each time."""
     longest_pause: float = 15.0
@@ -89,7 +94,7 @@ class Replays(msgspec.Struct):
     asked: int = 0
     batches: int = 0
     unanswered: int = 0
-    """Questions that met silence or an answer without end."""
+    """Questions that met silence, or an answer without end or too slow."""
     malformed: int = 0
     """Frames of an answer that were none."""
     holes: int = 0
@@ -104,6 +109,7 @@ class _End(enum.Enum):
     COMPLETE = enum.auto()
     STOPPED = enum.auto()
     SILENT = enum.auto()
+    SLOW = enum.auto()
 
 
 class Question:
@@ -129,6 +135,8 @@ class Question:
         self._socket = context.socket(zmq.DEALER)
         self._frames = Frames(self._socket)
         self._heard = 0
+        self._taken = 0.0
+        """Batches, long ones as several."""
         self._ended: asyncio.Future[_End] = asyncio.get_running_loop().create_future()
 
     async def ask(self, patience: Patience) -> _End:
@@ -173,17 +181,23 @@ class Question:
         sequence = int.from_bytes(frames[-2], "big")
         if sequence < self._start or (len(frames) == 4 and self._topic is not None and frames[1] != self._topic):
             self._counts.malformed += 1
-        elif not self._take(sequence, frames[-1]) and not self._ended.done():
+            return
+        self._taken += 1.0 + len(frames[-1]) / _BATCH_BYTES
+        if not self._take(sequence, frames[-1]) and not self._ended.done():
             self._ended.set_result(_End.STOPPED)
 
     async def _end(self, patience: Patience) -> _End:
-        deadline = time.monotonic() + patience.whole
-        heard = -1
-        while self._heard != heard and time.monotonic() < deadline:
-            heard = self._heard
-            await asyncio.wait((self._ended,), timeout=patience.silence)
+        begun = last = now = time.monotonic()
+        heard = 0
+        while now - last < patience.silence and now - begun < patience.whole:
+            await asyncio.wait((self._ended,), timeout=min(patience.silence, patience.slow))
             if self._ended.done():
                 return self._ended.result()
+            now = time.monotonic()
+            if self._heard != heard:
+                heard, last = self._heard, now
+                if now - begun >= patience.slow and self._taken < patience.rate * (now - begun):
+                    return _End.SLOW
         return _End.SILENT
 
 
@@ -277,8 +291,13 @@ class Replayer:
         self._check, self._resume, self._expected = False, None, None
         self.counts.asked += 1
         due, wanted, before = self._sink.next, self._sink.wants, self.counts.batches
-        self._question = Question(self._source, start, self._context, self._intake, self._take, self.counts)
-        end = await self._question.ask(self._patience)
+        try:
+            self._question = Question(self._source, start, self._context, self._intake, self._take, self.counts)
+        except zmq.ZMQError as error:  # no socket is left
+            log.warning("replay from %s: %s", self._source.replay, error)
+            end = _End.SILENT
+        else:
+            end = await self._question.ask(self._patience)
         self._question = None
         if end is _End.COMPLETE:
             if self._expected is None and start < due and self._answers:
@@ -293,7 +312,7 @@ class Replayer:
             self.counts.unanswered += 1
             self._resume = self._expected
             self._check = True
-        return self.counts.batches > before
+        return self.counts.batches > before and end is not _End.SLOW
 
     def _take(self, sequence: int, payload: bytes) -> bool:
         """A batch of the answer; False where it does not follow the one before, or the sink begins anew with it."""

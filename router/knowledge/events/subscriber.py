@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 from collections.abc import Callable
 from typing import Protocol
 
@@ -13,6 +15,8 @@ from zmq.utils.monitor import parse_monitor_message
 from kvroute.router.knowledge.events.frames import SEQUENCE_BYTES, Frames
 from kvroute.router.knowledge.events.intake import Intake
 
+log = logging.getLogger(__name__)
+
 MAX_MESSAGE_BYTES = 4 << 20
 """A larger frame makes ZMQ drop the connection: about a million token ids."""
 QUEUED_MESSAGES = 256
@@ -20,6 +24,8 @@ QUEUED_MESSAGES = 256
 RENEW_SECONDS = 5.0
 """After so long without a connection the socket is made anew: ZMQ does not try again after a protocol error."""
 _LONGEST_RENEWAL = 60.0
+_EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN))
+"""Not the address is wrong: this process, or the machine, has no socket left."""
 _MAX_SOCKETS = 16_384
 
 
@@ -85,14 +91,21 @@ class Subscriber:
         self._frames: Frames | None = None
         self._renew_seconds = renew_seconds
         self._renewal: asyncio.TimerHandle | None = None
+        self._said = False
+        """It was logged that no socket can be had."""
 
     def open(self) -> None:
-        """Start listening.
+        """Start listening. Where there is no socket left it is tried again.
 
         Raises:
             zmq.ZMQError: the address is none.
         """
-        self._connect()
+        try:
+            self._connect()
+        except zmq.ZMQError as error:
+            if error.errno not in _EXHAUSTED:
+                raise
+            self._say(error)
         self._renew_in(self._renew_seconds)
 
     def close(self) -> None:
@@ -134,8 +147,16 @@ class Subscriber:
             self._renewal = None
             return
         self._disconnect()
-        self._connect()
+        try:
+            self._connect()
+        except zmq.ZMQError as error:
+            self._say(error)
         self._renew_in(min(2.0 * waited, _LONGEST_RENEWAL))
+
+    def _say(self, error: zmq.ZMQError) -> None:
+        if not self._said:
+            self._said = True
+            log.warning("subscription to %s: %s; tried again and again", self._address, error)
 
     def read_one(self) -> bool:
         """Take one message; False where there is none."""
@@ -156,6 +177,7 @@ class Subscriber:
             return
         self.connected = connected
         if connected:
+            self._said = False
             self.counts.connects += 1
         else:
             self.counts.disconnects += 1

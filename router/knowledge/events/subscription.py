@@ -73,7 +73,7 @@ class Subscription:
         self._timer: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
-        """Subscribe; connecting, and connecting again, goes by itself.
+        """Subscribe; connecting, and connecting again, goes by itself, also where no socket can be had at first.
 
         Raises:
             zmq.ZMQError: the address is none.

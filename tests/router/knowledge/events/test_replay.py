@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -247,6 +248,54 @@ async def test_only_so_many_ask_at_once(engine: Publisher, context: zmq.Context[
     for stage in stages:
         await stage.done()
         assert stage.stream.payloads == engine.sent
+
+
+async def test_a_slow_engine_does_not_keep_the_others_waiting(
+    engine: Publisher, context: zmq.Context[zmq.Socket[bytes]]
+) -> None:
+    """It loses its slot, is asked again later from where it was, and given up when it stays so slow."""
+    other = Publisher(context)
+    other.sent = engine.sent
+    slots = asyncio.Semaphore(1)
+    slow = Stage(engine.source(), context, slots, Patience(slow=0.1, rate=1000.0, first_pause=0.01, tries=2))
+    quick = Stage(other.source(), context, slots)
+    slow.live(9, b"9")
+    quick.live(9, b"9")
+    client, _ = await engine.asked()
+    engine.answer(client, b"kv", bytes(8), b"0")
+    answering = asyncio.create_task(other.answer_all())
+    sequence = 1
+    while not quick.replayer.counts.asked:
+        if sequence < 9:
+            engine.answer(client, b"kv", sequence.to_bytes(8, "big"), engine.sent[sequence])
+            sequence += 1
+        await asyncio.sleep(0.03)
+    await answering
+    await quick.done()
+    assert quick.stream.payloads == other.sent
+    assert (slow.replayer.counts.unanswered, slow.stream.lost) == (1, 0)
+    client, start = await engine.asked()
+    assert start == slow.stream.next
+    engine.answer(client, b"kv", start.to_bytes(8, "big"), b"x")
+    await slow.done()
+    assert (slow.replayer.counts.unanswered, slow.replayer.counts.given_up) == (2, 1)
+    other.close()
+
+
+async def test_no_socket_left_is_an_answer_that_did_not_come(
+    stage: Stage, engine: Publisher, monkeypatch: pytest.MonkeyPatch, context: zmq.Context[zmq.Socket[bytes]]
+) -> None:
+    """Asked again a little later."""
+
+    def full(*_: object) -> None:
+        monkeypatch.undo()
+        raise zmq.ZMQError(errno.EMFILE)
+
+    monkeypatch.setattr(context, "socket", full)
+    stage.live(9, b"9")
+    await engine.answer_all()
+    await stage.done()
+    assert (stage.stream.payloads, stage.replayer.counts.unanswered) == (engine.sent, 1)
 
 
 async def test_closing_drops_the_question(stage: Stage, engine: Publisher) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import zmq
 
 from kvroute.router.knowledge.events.intake import Intake
 from kvroute.router.knowledge.events.subscriber import Subscriber, open_context
+from kvroute.router.testing.children import free_ports
 from tests.router.knowledge.events.wiring import Publisher, until
 
 
@@ -206,6 +208,36 @@ async def test_an_address_that_is_none_is_an_error_at_once(
     begun = time.monotonic()
     await asyncio.to_thread(context.term)
     assert time.monotonic() - begun < 2.0
+
+
+@pytest.mark.parametrize("failures", [(0,), (1,), (0, 1, 2), (1, 2, 3)])
+async def test_no_socket_left_is_tried_again(
+    listen: Listening,
+    context: zmq.Context[zmq.Socket[bytes]],
+    notes: Notes,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    failures: tuple[int, ...],
+) -> None:
+    """At first as well as later, when there is no connection and a fresh socket is made; said once."""
+    real, made = context.socket, 0
+
+    def socket(kind: int) -> zmq.Socket[bytes]:
+        nonlocal made
+        made += 1
+        if made - 1 in failures:
+            raise zmq.ZMQError(errno.EMFILE)
+        return real(kind)
+
+    (port,) = free_ports(1)
+    monkeypatch.setattr(context, "socket", socket)
+    listen(f"tcp://127.0.0.1:{port}", renew_seconds=0.02)
+    await until(lambda: made > max(failures))
+    with real(zmq.PUB) as publisher:
+        publisher.bind(f"tcp://127.0.0.1:{port}")
+        await until(lambda: notes.connections[:1] == [True])
+        publisher.close(linger=0)
+    assert sum("tried again" in message for message in caplog.messages) == 1
 
 
 async def test_many_subscriptions_to_nobody_end_at_once(
