@@ -11,7 +11,7 @@ from kvroute.router.knowledge.sharing.memory_store import MemoryStore
 from kvroute.router.knowledge.sharing.place import place
 from kvroute.router.knowledge.sharing.redis_store import RedisStore
 from kvroute.router.knowledge.sharing.store import Store
-from tests.router.knowledge.sharing.servers import Server, server
+from tests.router.knowledge.sharing.servers import Server, cluster, server
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +19,13 @@ def redis_server() -> Iterator[Server]:
     """One server that no test may harm."""
     with server() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[list[Server]]:
+    """A cluster that no test may harm: it takes two seconds to come up."""
+    with cluster() as nodes:
+        yield nodes
 
 
 @pytest.fixture

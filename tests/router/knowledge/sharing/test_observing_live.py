@@ -18,7 +18,7 @@ from kvroute.router.knowledge.sharing.sharing import Sharing
 from kvroute.scorers.contract import Column
 from tests.router.core.deciding import prompt, sent, world
 from tests.router.knowledge.sharing.another_router import APART, SETTINGS, Engines
-from tests.router.knowledge.sharing.servers import Server, cluster, server
+from tests.router.knowledge.sharing.servers import Server, server
 from tests.router.running import until
 
 REPLICAS = 3
@@ -162,15 +162,14 @@ async def test_no_redis_at_the_start(died: Callable[[], list[str]]) -> None:
     assert died() == []
 
 
-async def test_in_a_cluster(died: Callable[[], list[str]]) -> None:
+async def test_in_a_cluster(redis_cluster: list[Server], died: Callable[[], list[str]]) -> None:
     """Each replica's keys lie on one node, beats on another: requests and events are shared all the same."""
-    with cluster() as nodes:
-        at = Place("cluster", tuple(("127.0.0.1", node.port) for node in nodes))
-        async with live(at) as routers:
-            one, other = routers
-            decision = sent(one.deciding.decide(prompt("x" * 500), time.monotonic()))
-            cells = [replica.cells for replica in other.deciding.fleet]
-            await until(lambda: sum(cell[Column.REQUESTS] for cell in cells) == 1.0)
-            one.deciding.ledger.settle(decision.lease, time.monotonic(), completed=True)
-            await until(lambda: sum(cell[Column.REQUESTS] for cell in cells) == 0.0)
+    at = Place("cluster", tuple(("127.0.0.1", node.port) for node in redis_cluster))
+    async with live(at) as routers:
+        one, other = routers
+        decision = sent(one.deciding.decide(prompt("x" * 500), time.monotonic()))
+        cells = [replica.cells for replica in other.deciding.fleet]
+        await until(lambda: sum(cell[Column.REQUESTS] for cell in cells) == 1.0)
+        one.deciding.ledger.settle(decision.lease, time.monotonic(), completed=True)
+        await until(lambda: sum(cell[Column.REQUESTS] for cell in cells) == 0.0)
     assert died() == []

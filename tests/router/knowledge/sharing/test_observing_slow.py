@@ -12,7 +12,7 @@ from tests.router.knowledge.sharing.test_observing_live import live, shared
 
 
 class Slow:
-    """A proxy before the server: every byte takes 50 ms more, each way."""
+    """A proxy before the server: every byte takes 35 ms more, each way."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -35,8 +35,8 @@ class Slow:
         loop = asyncio.get_running_loop()
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(1 << 16):
-                loop.call_later(0.05, writer.write, data)
-        loop.call_later(0.05, writer.close)
+                loop.call_later(0.035, writer.write, data)
+        loop.call_later(0.035, writer.close)
 
     async def close(self) -> None:
         self._listening.close()
@@ -46,7 +46,7 @@ class Slow:
 
 
 async def test_a_slow_server(redis_server: Server) -> None:
-    """With 100 ms more there and back, routers share all the same, only later, and it is told."""
+    """With 70 ms more there and back, routers share all the same, only later, and it is told."""
     redis_server.tell("FLUSHALL")
     slow = Slow(redis_server.port)
     async with live(place(await slow.open())) as routers:

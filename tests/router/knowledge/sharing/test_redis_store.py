@@ -31,7 +31,7 @@ from kvroute.router.knowledge.sharing.store import (
     StoreDown,
     Trouble,
 )
-from tests.router.knowledge.sharing.servers import Server, cluster, guarded, server
+from tests.router.knowledge.sharing.servers import Server, guarded, server
 
 SECRET = "s3cret-word"
 
@@ -159,30 +159,30 @@ async def test_read_only(redis_server: Server) -> None:
         await store.close()
 
 
-async def test_cluster() -> None:
+async def test_cluster(redis_cluster: list[Server]) -> None:
     """In a cluster each tag's keys are together: batches, reads by group, scans over all nodes."""
-    with cluster() as nodes:
-        store = RedisStore(place(f"redis+cluster://127.0.0.1:{nodes[0].port}"), limit=3.0)
-        tags = [f"ns:replica-{number}" for number in range(12)]
-        for tag in tags:
-            await works(store, tag)
-        logs = [f"{{{tag}}}:log" for tag in tags]
-        groups = store.together([*logs, f"{{{tags[0]}}}:other"])
-        assert sorted(map(len, groups)) == [1] * 11 + [2]
-        batches = [Batch([Append(log, {b"a": b"b"}, id=EntryId(5, 2))]) for log in logs]
-        assert await store.commit(batches) == [Outcome.DONE] * 12
-        reads = [store.read({key: EntryId(5, 1) for key in group}, block_ms=500, count=9) for group in groups]
-        found = await asyncio.gather(*reads)
-        assert sorted(key for answer in found for key in answer) == sorted(logs)
-        assert len({node.port for node in nodes if "log" in node.tell("KEYS", "*")}) == 3
-        assert sorted(await store.scan("{ns:")) == sorted([*logs, *(log.replace(":log", ":key") for log in logs)])
-        about = await store.about()
-        assert about.mode == "cluster"
-        nodes[2].kill()
-        for tag in tags:
-            with contextlib.suppress(StoreDown):
-                await store.get([f"{{{tag}}}:key"])
-        await store.close()
+    store = RedisStore(place(f"redis+cluster://127.0.0.1:{redis_cluster[0].port}"), limit=3.0)
+    tags = [f"ns:replica-{number}" for number in range(12)]
+    for tag in tags:
+        await works(store, tag)
+    logs = [f"{{{tag}}}:log" for tag in tags]
+    groups = store.together([*logs, f"{{{tags[0]}}}:other"])
+    assert sorted(map(len, groups)) == [1] * 11 + [2]
+    batches = [Batch([Append(log, {b"a": b"b"}, id=EntryId(5, 2))]) for log in logs]
+    assert await store.commit(batches) == [Outcome.DONE] * 12
+    reads = [store.read({key: EntryId(5, 1) for key in group}, block_ms=500, count=9) for group in groups]
+    found = await asyncio.gather(*reads)
+    assert sorted(key for answer in found for key in answer) == sorted(logs)
+    assert len({node.port for node in redis_cluster if "log" in node.tell("KEYS", "*")}) == 3
+    assert sorted(await store.scan("{ns:")) == sorted([*logs, *(log.replace(":log", ":key") for log in logs)])
+    about = await store.about()
+    assert about.mode == "cluster"
+    redis_cluster[2].tell("CLIENT", "KILL", "TYPE", "normal")
+    for tag in tags:
+        with contextlib.suppress(StoreDown):
+            await store.get([f"{{{tag}}}:key"])
+    assert await store.get([f"{{{tag}}}:key" for tag in tags]) == [b"1"] * 12
+    await store.close()
 
 
 async def test_sentinels() -> None:

@@ -147,7 +147,7 @@ async def hit_rate(routers: list[Router], traffic: list[Request]) -> float:
 
 async def test_two_routers_choose_as_one_would(clock: Clock) -> None:
     """The hit rate of traffic that is split between two routers is within 2 % of what one router makes of it."""
-    traffic = turns(60, 2000, seed=3)
+    traffic = turns(60, 1200, seed=3)
     rates = []
     for count in (1, 2, 3):
         rates.append(await hit_rate(await started(MemoryStore(clock), clock, count, replicas=4), traffic))
