@@ -56,7 +56,6 @@ async def kept(stage: Stage, names: list[str]) -> bool:
 
 
 async def ends(stage: Stage, name: str) -> bool:
-    """Whether nobody listens to this replica any more, and what was sent there ends soon. What it told is kept longer:
-    it may come back."""
+    """Whether nobody listens to this replica any more, and what was sent there and what it told ends soon."""
     left = {key.rpartition(":")[2]: life for key, life in lives(stage).items() if f"{name}}}" in key}
-    return "ingest" not in left and left.get("expected", 0) <= GRACE
+    return "ingest" not in left and all(life <= GRACE for life in left.values())

@@ -207,8 +207,12 @@ class ObservedWriter:
         if now < self._touch_at:
             return None
         self._touch_at = now + KEEP_MS / 4000
-        keys = [self.names.observed, self.names.tip, self.names.snapshot, *self._parts]
-        return self._send(_Flight.TOUCH, [Expire(key, KEEP_MS) for key in keys], {})
+        return self._send(_Flight.TOUCH, [Expire(key, KEEP_MS) for key in self.keys], {})
+
+    @property
+    def keys(self) -> list[str]:
+        """All keys of the log."""
+        return [self.names.observed, self.names.tip, self.names.snapshot, *self._parts]
 
     # -- what came of it ----------------------------------------------------------------------------------------
 

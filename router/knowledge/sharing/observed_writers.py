@@ -52,6 +52,11 @@ class ObservedWriters:
         if writer is not None:
             writer.end()
 
+    def keys(self, replica: str) -> list[str]:
+        """All keys of a log that we write; none of another's."""
+        writer = self._writers.get(replica)
+        return [] if writer is None else writer.keys
+
     @property
     def lost(self) -> list[str]:
         """Replicas whose lease turned out to be another's."""

@@ -196,7 +196,10 @@ class Sharing:
 
     def left(self, replica: str) -> None:
         """The replica is gone from here: its Streams are followed no more, and vanish when no router has it."""
+        grace = int(self.settings.grace_seconds * 1000)
         if self.observing is not None:
+            # Where another router has it still, that one wins the lease, and keeps the keys alive as their writer.
+            self._writes += [Expire(key, grace) for key in self.observing.writers.keys(replica)]
             self.observing.left(replica)
         follower = self._followers.pop(replica, None)
         if follower is None:
@@ -204,7 +207,7 @@ class Sharing:
         self.warming.drop(follower)
         self.telling.left(replica)
         self._lives.pop(replica, None)
-        self._writes.append(Expire(follower.key, int(self.settings.grace_seconds * 1000)))
+        self._writes.append(Expire(follower.key, grace))
         for _ in self.foreign.left(replica, self._clock()):
             pass  # at once: its row may be another's soon
 
