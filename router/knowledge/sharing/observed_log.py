@@ -39,6 +39,10 @@ KEEP_MS = 3_600_000
 """Keys of a log that nobody writes any more last so long: a replica that is gone leaves nothing behind [ms]."""
 PARTS_MS = 60_000
 """Parts of a snapshot that is not in place yet [ms]."""
+_MOST = 1 << 53
+"""Numbers in ids are below this: thousands of years, in ms."""
+_MOST_PARTS = 1 << 16
+"""Of a snapshot: a thousand million pairs."""
 CHANGES = b"c"
 FOLLOWS = b"p"
 """Fields of an entry: what changed, and the position that it follows."""
@@ -92,10 +96,13 @@ class Tip(NamedTuple):
             Unreadable: it is no position.
         """
         try:
-            generation, _, at = data.decode().partition(":")
-            return cls(generation, EntryId.parse(at))
+            generation, _, text = data.decode().partition(":")
+            at = EntryId.parse(text)
         except ValueError as error:
             raise Unreadable("the tip of an observed log") from error
+        if not 0 <= min(at) <= max(at) < _MOST:  # the server would refuse what is to follow it
+            raise Unreadable("the tip of an observed log")
+        return cls(generation, at)
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -150,6 +157,8 @@ class Head(msgspec.Struct, frozen=True):
             raise Unreadable("the head of a snapshot") from error
         if head.version != VERSION:
             raise Unreadable(f"a snapshot of version {head.version}")
+        if not 0 <= head.parts <= _MOST_PARTS:
+            raise Unreadable(f"a snapshot of {head.parts} parts")
         return head
 
 

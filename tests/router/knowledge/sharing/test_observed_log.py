@@ -391,3 +391,10 @@ def test_junk(data: bytes) -> None:
             read(data)
         except Unreadable:
             continue
+
+
+@pytest.mark.parametrize("parts", [-1, 1 << 40])
+def test_a_snapshot_of_impossible_size(parts: int) -> None:
+    """A head that lies about its parts is refused before anything is made of the number."""
+    with pytest.raises(Unreadable, match="parts"):
+        Head.decode(Head(1, "g", 1, 0, parts, 0, 0, 0, 0.0, Source.EXACT, 16).encode())

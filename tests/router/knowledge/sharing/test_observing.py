@@ -275,12 +275,13 @@ async def test_without_a_store_every_router_listens_itself(clock: Clock) -> None
     assert known(one) == known(other) == {1, 2, 3}
 
 
-async def test_a_tip_that_nobody_can_read(clock: Clock) -> None:
+@pytest.mark.parametrize("tip", [b"2|another version's", b"g:99999999999999999999-0", b"g:-1-0", b"\xff"])
+async def test_a_tip_that_nobody_can_read(clock: Clock, tip: bytes) -> None:
     """Others' logs are read all the same, it is counted, and whoever wins the lease begins that log anew."""
     store, live = MemoryStore(clock), set[str]()
     names = LogNames("kvroute", "r0")
     head = Head(1, "g", 1, 0, 0, 0, 0, 0, 0.0, Source.EXACT, 16)
-    await store.commit([Batch([Put(names.tip, b"2|another version's"), Put(names.snapshot, head.encode())])])
+    await store.commit([Batch([Put(names.tip, tip), Put(names.snapshot, head.encode())])])
     one = Router(store, clock, "one", live)
     other = Router(store, clock, "other", live)
     for router in (one, other):
