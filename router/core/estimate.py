@@ -75,7 +75,8 @@ class Line:
 
 
 class Rate:
-    """One replica's factor: the median of (TTFT - base) / work over its last streams that had work to do."""
+    """One replica's factor: the median of (TTFT - base) / work over its last streams that had work to do, each counting
+    by its work: what a step more or less adds to a short prefill says little of the speed."""
 
     __slots__ = ("_count", "_ttft", "_work", "factor", "observed")
 
@@ -98,7 +99,11 @@ class Rate:
         n = min(self._count, WINDOW)
         # Below a hundredth of the time it is noise, or a base that is believed too long, that would speak.
         computing = np.maximum(self._ttft[:n] - base, 0.01 * self._ttft[:n])
-        self.factor = min(max(float(np.median(computing / self._work[:n])), SANE[0]), SANE[1])
+        ratios = computing / self._work[:n]
+        order = np.argsort(ratios)
+        weight = np.cumsum(self._work[:n][order])
+        middle = ratios[order[np.searchsorted(weight, 0.5 * weight[-1])]]
+        self.factor = min(max(float(middle), SANE[0]), SANE[1])
         self.observed = n
         return True
 

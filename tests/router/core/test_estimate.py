@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kvroute.router.core.estimate import Estimate
+from kvroute.router.core.estimate import WINDOW, Estimate, Rate
 from kvroute.router.core.fleet import Fleet
 from kvroute.router.core.replica import Replica, Spec, State
 from kvroute.scorers.contract import Column
@@ -89,3 +89,12 @@ def test_engine_sums_set_the_prior_before_any_stream() -> None:
     estimate.engine_sums(replicas[0], prefill_seconds=3.0, computed_tokens=3000.0)
     per_token = fleet.table[Column.SECONDS_PER_TOKEN, replicas[0].row]
     assert per_token == pytest.approx(1e-3, rel=1e-6)
+
+
+def test_long_prefills_say_more_of_a_speed_than_short_ones() -> None:
+    """Short prefills that a step more makes look five times as slow do not outvote a few long ones."""
+    rate = Rate()
+    for number in range(WINDOW):
+        work = 1.0 if number % 4 == 0 else 0.02
+        rate.observe(work, work if work == 1.0 else 5 * work, 0.0)
+    assert rate.factor == 1.0
