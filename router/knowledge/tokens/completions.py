@@ -8,6 +8,9 @@ from kvroute.router.knowledge.tokens.chat import tokenised
 from kvroute.router.knowledge.tokens.conversation import Refused
 from kvroute.router.knowledge.tokens.rendered import Prompt, Rendered
 
+_AT_ONCE = 1 << 16
+"""Ids looked at without a pause for other threads."""
+
 
 def read(fields: dict[str, Any], name: str) -> Rendered:
     """The prompts in the field `name`.
@@ -41,6 +44,9 @@ def _prompts(given: Any) -> list[Prompt]:
 
 
 def _ids(prompt: Any) -> list[int]:
-    if type(prompt) is not list or not set(map(type, prompt)) <= {int}:
+    if type(prompt) is not list:
         raise Refused("a prompt that is neither text nor token ids")
+    for at in range(0, len(prompt), _AT_ONCE):
+        if not set(map(type, prompt[at : at + _AT_ONCE])) <= {int}:
+            raise Refused("a prompt that is neither text nor token ids")
     return prompt

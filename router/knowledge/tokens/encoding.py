@@ -16,7 +16,7 @@ from typing import TypeAlias
 import msgspec
 
 from kvroute.router.core import blocks
-from kvroute.router.knowledge.tokens.lane import PATIENCE, SLACK, Job, Lane
+from kvroute.router.knowledge.tokens.lane import Job, Lane, patience
 from kvroute.router.knowledge.tokens.segments import Key, Piece, Refused, Segments
 
 WORKERS = 2
@@ -27,6 +27,9 @@ TINY = 256
 
 SHORT = 64 << 10
 """A prompt with more new characters than this is a long one: about 30 milliseconds of a thread."""
+
+LONGEST = 4 << 20
+"""Nothing longer is encoded [characters]: about a million tokens, whose making into a list stops all other threads."""
 
 _PRIOR_CHARACTERS = 4.0
 """Characters per token before anything is known."""
@@ -56,6 +59,8 @@ class Encoding:
         self._segments = segments
         self.short = Lane("kvroute-encode", workers)
         self.long = Lane("kvroute-encode-long", max(1, workers // 2))
+        self.apart = Lane("kvroute-read", 1, 1e9)
+        """For prompts that take long to be rendered, cut and hashed; its jobs' sizes are nanoseconds, as guessed."""
         self.most_seconds = most_seconds
         self._running: dict[Key, tuple[Lane, Job[Results]]] = {}
         self.characters_per_token = _PRIOR_CHARACTERS
@@ -63,13 +68,13 @@ class Encoding:
 
     def close(self) -> None:
         """Let the threads end; what they have not begun is dropped."""
-        self.short.close()
-        self.long.close()
+        for lane in (self.short, self.long, self.apart):
+            lane.close()
 
     @property
     def backlog(self) -> int:
         """Characters handed to the threads and not encoded yet."""
-        return sum(lane.ahead + lane.behind for lane in (self.short, self.long))
+        return int(sum(lane.ahead + lane.behind for lane in (self.short, self.long)))
 
     def now(self, text: str, pieces: Iterable[Piece]) -> None:
         """Encode what is missing here and now."""
@@ -97,8 +102,20 @@ class Encoding:
         seconds = max(max(job.due for job in jobs.values()), due) - now
         if seconds > self.most_seconds:
             return Waiting({}, 0)
-        wait = min(self.most_seconds, PATIENCE * max(0.0, seconds) + SLACK)
+        wait = min(self.most_seconds, patience(seconds))
         return Waiting({key: job.future for key, job in jobs.items()}, wait)
+
+    async def in_place(self, text: str, pieces: Sequence[Piece], until: float) -> bool:
+        """Have very many pieces encoded, which nobody else waits for. False: not all of them are by then."""
+        size = sum([piece.end - piece.start for piece in pieces])
+        return await self.long.done(functools.partial(self._in_place, text, pieces), size, until) is not None
+
+    def _in_place(self, text: str, pieces: Sequence[Piece]) -> bool:
+        """In a thread: the pieces are one prompt's own, and what stands in them stays."""
+        for piece in pieces:
+            if piece.key is not None:
+                piece.packed = self._encode(text[piece.start : piece.end], piece.key)
+        return True
 
     def _due(self, key: Key, now: float) -> float:
         """When a stretch that is under way should be done."""
@@ -112,6 +129,8 @@ class Encoding:
         lane = self.short if size <= SHORT else self.long
         own = now + lane.predicted(size, now)
         late = max(own, due) - now > self.most_seconds
+        if size > LONGEST:
+            return False
         if late and not lane.has_room_behind(size):
             return False
         job = lane.put(functools.partial(self._all, new), size, own, background=late)

@@ -8,6 +8,7 @@ mark of the part of a page before it. The result equals hashing the whole.
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -63,8 +64,34 @@ class _Cut(msgspec.Struct, gc=False):
     """Bytes of packed ids up to its end."""
 
 
+class _Marked(msgspec.Struct, frozen=True, gc=False):
+    """A cut that may be remembered under a mark."""
+
+    mark: int
+    end: int
+    offset: int
+    page: int = 0
+    """Of a part of a page: the mark of the page before it."""
+    length: int = 0
+    """Of a part of a page [characters]; 0: the page is full."""
+
+
+class Lesson(msgspec.Struct, frozen=True, gc=False):
+    """What is to be remembered of a text."""
+
+    place: Place
+    """Where hashing was taken up."""
+    new: list[int]
+    """The keys behind it."""
+    data: bytes
+    """What they are the keys of."""
+    cuts: list[_Marked]
+
+
 class TokenKeys:
-    """Recent places, the least recently used first to go; bounded by their number and by the keys they keep."""
+    """Recent places, the least recently used first to go; bounded by their number and by the keys they keep.
+
+    Any thread may `find` and have a text `hashed`; one only may `learn`: chains do but grow at their ends."""
 
     __slots__ = ("_block_bytes", "_lengths", "_most", "_most_blocks", "_page", "_places", "_segments", "blocks")
 
@@ -102,7 +129,8 @@ class TokenKeys:
             for found in (*self._parts(text, page * size, mark), mark):
                 place = places.get(found)
                 if place is not None:
-                    places.move_to_end(found)
+                    with contextlib.suppress(KeyError):  # forgotten in this moment, by another thread
+                        places.move_to_end(found)
                     return Found(marks, place)
         return Found(marks, None)
 
@@ -119,37 +147,47 @@ class TokenKeys:
 
         All pieces have their ids. `around`: packed ids before and behind the text's own.
         """
+        keys, tokens, lesson = self.hashed(root, text, found, pieces, around)
+        self.learn(lesson)
+        return keys, tokens
+
+    def hashed(
+        self, root: int, text: str, found: Found, pieces: Sequence[Piece], around: tuple[bytes, bytes]
+    ) -> tuple[list[int], int, Lesson | None]:
+        """As `keys`, and what is to be learned of it."""
         place = found.place or Place(0, Chain([]), 0, around[0])
         data = b"".join((place.tail, *[piece.packed or b"" for piece in pieces], around[1]))
         before = place.chain.keys
         new = blocks.extend(before[place.count - 1] if place.count else root, data, self._block_bytes)
-        if found.marks:
-            self._learn(text, found.marks, place, pieces, new, data)
         tokens = (place.count * self._block_bytes + len(data)) // blocks.TOKEN_BYTES
-        return before[: place.count] + new, tokens
+        lesson = None
+        if found.marks:
+            cuts = list(self._sure_cuts(text, found.marks, place.at, _cuts(pieces, len(place.tail))))
+            lesson = Lesson(place, new, data, cuts) if cuts else None
+        return before[: place.count] + new, tokens, lesson
 
-    def _learn(
-        self, text: str, marks: list[int], place: Place, pieces: Sequence[Piece], new: list[int], data: bytes
-    ) -> None:
+    def learn(self, lesson: Lesson | None) -> None:
         """Remember the last sure cut of each page that was read, and of the text."""
+        if lesson is None:
+            return
         size = self._block_bytes
-        fresh = [
-            (mark, cut)
-            for mark, cut in self._sure_cuts(text, marks, place.at, _cuts(pieces, len(place.tail)))
-            if mark not in self._places
-        ]
+        place, data = lesson.place, lesson.data
+        part = lesson.cuts[-1]
+        if part.length:
+            self._note_length(part.page, part.length)
+        fresh = [cut for cut in lesson.cuts if cut.mark not in self._places]
         if not fresh:
             return
-        chain = self._chain(place, new[: fresh[-1][1].offset // size])
-        for mark, cut in fresh:
+        chain = self._chain(place, lesson.new[: fresh[-1].offset // size])
+        for cut in fresh:
             full = cut.offset // size
-            self._places[mark] = Place(cut.end, chain, place.count + full, data[full * size : cut.offset])
+            self._places[cut.mark] = Place(cut.end, chain, place.count + full, data[full * size : cut.offset])
             chain.places += 1
         if len(self._places) > self._most or self.blocks > self._most_blocks:
             self._trim()
 
-    def _sure_cuts(self, text: str, marks: list[int], at: int, cuts: list[_Cut]) -> Iterator[tuple[int, _Cut]]:
-        """(mark, cut) for each page that has a new one, then for the rest behind the last full page."""
+    def _sure_cuts(self, text: str, marks: list[int], at: int, cuts: list[_Cut]) -> Iterator[_Marked]:
+        """The last cut of each page that has a new one, then of the rest behind the last full page."""
         index = 0
         size = self._page
         for page in range(at // size, len(marks) + 1):
@@ -162,20 +200,19 @@ class TokenKeys:
             if last is None:
                 continue
             if page < len(marks):
-                yield marks[page], last
+                yield _Marked(marks[page], last.end, last.offset)
             elif last.end > page * size:
-                yield self._part(text, page * size, last.end, marks[-1]), last
+                mark = _marked(text[page * size : last.end], marks[-1])
+                yield _Marked(mark, last.end, last.offset, marks[-1], last.end - page * size)
 
-    def _part(self, text: str, start: int, end: int, mark: int) -> int:
-        """The mark of a part of a page, whose length is remembered."""
+    def _note_length(self, page: int, length: int) -> None:
+        """Remember how long a part of a page is, by the mark of the page before it."""
         lengths = self._lengths
-        length = end - start
-        others = [kept for kept in lengths.get(mark, ()) if kept != length]
-        lengths[mark] = (length, *others[: _LENGTHS - 1])
-        lengths.move_to_end(mark)
+        others = [kept for kept in lengths.get(page, ()) if kept != length]
+        lengths[page] = (length, *others[: _LENGTHS - 1])
+        lengths.move_to_end(page)
         if len(lengths) > self._most:
             lengths.popitem(last=False)
-        return _marked(text[start:end], mark)
 
     def _chain(self, place: Place, new: list[int]) -> Chain:
         """A chain that has the place's keys and then `new`: the place's own where nothing else follows there."""

@@ -30,15 +30,20 @@ _TELLING = 2048
 """Jobs of fewer characters tell more about the thread than about its work."""
 
 
+def patience(seconds: float) -> float:
+    """How long somebody waits for what is predicted to take so many seconds [seconds]."""
+    return PATIENCE * max(0.0, seconds) + SLACK
+
+
 class Job(Generic[T]):
     """Work for one thread."""
 
     __slots__ = ("background", "begun", "due", "future", "size", "work")
 
-    def __init__(self, work: Callable[[], T], size: int, due: float, background: bool, future: asyncio.Future[T]):
+    def __init__(self, work: Callable[[], T], size: float, due: float, background: bool, future: asyncio.Future[T]):
         self.work = work
         self.size = size
-        """Characters."""
+        """Characters, or whatever the lane's rate counts."""
         self.due = due
         """When it should be done, as predicted; on `time.monotonic`."""
         self.background = background
@@ -51,22 +56,24 @@ class Job(Generic[T]):
 class Lane:
     """Made and used on one event loop."""
 
-    def __init__(self, name: str, workers: int) -> None:
+    def __init__(self, name: str, workers: int, rate: float | None = None) -> None:
+        """`rate`: what a thread does in a second, where that is known; else it is learned."""
         self._name = name
+        self._learns = rate is None
         self._queue: queue.PriorityQueue[tuple[int, int, Job[Any] | None]] = queue.PriorityQueue()
         self._taken: list[Job[Any] | None] = [None] * workers
         self._started = False
         self._count = 0
         self._open: set[Job[Any]] = set()
-        self.ahead = 0
-        """Characters that somebody waits for."""
-        self.behind = 0
-        """Characters that nobody waits for."""
-        self.rate = _PRIOR_RATE
-        """Characters per second of one thread, as seen by the clock on the wall."""
+        self.ahead: float = 0
+        """Sizes of what somebody waits for."""
+        self.behind: float = 0
+        """And of what nobody waits for."""
+        self.rate = _PRIOR_RATE if rate is None else rate
+        """Characters (or whatever sizes are) per second of one thread, by the clock on the wall."""
 
-    def predicted(self, size: int, now: float) -> float:
-        """Seconds until so many more characters would be done; infinite where every thread is stuck."""
+    def predicted(self, size: float, now: float) -> float:
+        """Seconds until a further job of this size would be done; infinite where every thread is stuck."""
         free, ahead = len(self._taken), self.ahead
         for job in self._taken:
             if job is None or job.begun is None:
@@ -80,13 +87,23 @@ class Lane:
 
     def overdue(self, job: Job[Any], now: float) -> bool:
         """A thread has been at it for far longer than predicted."""
-        return job.begun is not None and now - job.begun > PATIENCE * job.size / self.rate + SLACK
+        return job.begun is not None and now - job.begun > patience(job.size / self.rate)
 
-    def has_room_behind(self, size: int) -> bool:
-        """Whether so many more characters may be done when nothing else is to do."""
+    def has_room_behind(self, size: float) -> bool:
+        """Whether a job of this size may be done when nothing else is to do."""
         return self.behind + size <= self.rate * BACKGROUND_SECONDS
 
-    def put(self, work: Callable[[], T], size: int, due: float, *, background: bool = False) -> Job[T]:
+    async def done(self, work: Callable[[], T], size: float, until: float) -> T | None:
+        """What `work` gives; None: that would take too long, or takes far longer than predicted."""
+        now = time.monotonic()
+        seconds = self.predicted(size, now)
+        if now + seconds > until:
+            return None
+        future = self.put(work, size, now + seconds).future
+        await asyncio.wait({future}, timeout=min(until - now, patience(seconds)))
+        return future.result() if future.done() and not future.cancelled() else None
+
+    def put(self, work: Callable[[], T], size: float, due: float, *, background: bool = False) -> Job[T]:
         """Have `work` done by a thread, behind what was put before. Its future may be looked at, never cancelled."""
         loop = asyncio.get_running_loop()
         if not self._started:
@@ -135,7 +152,7 @@ class Lane:
     def _done(self, job: Job[Any], seconds: float, result: Any, error: Exception | None) -> None:
         self._open.discard(job)
         self._account(job, -job.size)
-        if job.size >= _TELLING and seconds > 0:
+        if self._learns and job.size >= _TELLING and seconds > 0:
             self.rate = _FADE * self.rate + (1 - _FADE) * job.size / seconds
         if job.future.done():
             return
@@ -145,7 +162,7 @@ class Lane:
             job.future.set_exception(error)
             job.future.exception()  # it may be that nobody waits any more
 
-    def _account(self, job: Job[Any], size: int) -> None:
+    def _account(self, job: Job[Any], size: float) -> None:
         if job.background:
             self.behind += size
         else:

@@ -50,16 +50,19 @@ class Renderer:
         return self._templates.unsupported
 
     def render(self, body: Body) -> Rendered:
-        """What is known of the body's prompts. Never raises: what the engine would refuse is not whole."""
+        """What is known of the body's prompts, for any thread. Never raises: what the engine would refuse is not
+        whole."""
         try:
-            rendered = self._render(body)
+            return self._render(body)
         except Refused as refused:
-            rendered = Rendered(whole=False, reason=str(refused))
+            return Rendered(whole=False, reason=str(refused))
         except FAULTS as fault:
-            rendered = Rendered(whole=False, reason=f"the template: {type(fault).__name__}")
+            return Rendered(whole=False, reason=f"the template: {type(fault).__name__}")
+
+    def note(self, rendered: Rendered) -> None:
+        """Count what could not be rendered. On the loop, where the counts are read."""
         if not rendered.whole:
             self.faults[rendered.reason] += 1
-        return rendered
 
     def _probe(self) -> str:
         """The effort by which `/v1/messages` switches thinking off: "none", or "low" where the template refuses that

@@ -9,8 +9,10 @@ tokenizers put a space before the text's first word only.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
@@ -29,6 +31,10 @@ FIRST, LATER, WRAPPED = 0, 1, 2
 puts around it."""
 CACHE_BYTES = 64 << 20
 """Packed ids kept of recent stretches; at 4 bytes an id 16 million tokens."""
+_SEARCHED = 1 << 20
+"""Characters of one search: about a millisecond."""
+_PACKED = 1 << 16
+"""Ids packed at a time: about a millisecond."""
 ENTRY_BYTES = 250
 """What an entry of the cache takes beside its ids."""
 
@@ -44,12 +50,18 @@ class Piece(msgspec.Struct, gc=False):
     """None: a special token."""
 
 
+class TooMany(Exception):
+    """A text has more pieces than were asked for."""
+
+
 class Refused(Exception):
     """The tokenizer refuses this text."""
 
 
 class Segments:
-    """One tokenizer, with the ids of recent stretches. `encoded` may be called from any thread, the rest from one."""
+    """One tokenizer, with the ids of recent stretches. Any thread may cut, look up and encode; one only may `keep`.
+
+    That rests on single operations of Python's own dicts being whole."""
 
     def __init__(self, tokenizer: Tokenizer, most_bytes: int = CACHE_BYTES) -> None:
         self._tokenizer = tokenizer
@@ -87,15 +99,19 @@ class Segments:
         """The ids before and behind the text's own. None: not known apart from the text."""
         return self._wrap if add_special_tokens else (b"", b"")
 
-    def pieces(self, text: str, start: int, add_special_tokens: bool) -> list[Piece]:
-        """`text` from `start` on (0, or behind a cut) in pieces, with the ids that are known."""
+    def pieces(self, text: str, start: int, add_special_tokens: bool, most: int | None = None) -> list[Piece]:
+        """`text` from `start` on (0, or behind a cut) in pieces, with the ids that are known.
+
+        Raises:
+            TooMany: there are more than `most`.
+        """
         if add_special_tokens and self._wrap is None:
             return [self._piece(text, 0, len(text), WRAPPED)]
         found: list[Piece] = []
         at = start
         if self._search is not None:
             cuts = self._cuts
-            for match in self._search.finditer(text, start):
+            for match in self._matches(self._search, text, start):
                 packed = cuts.get(match.group())
                 if packed is not None:
                     begin, end = match.span()
@@ -103,9 +119,24 @@ class Segments:
                         found.append(self._piece(text, at, begin, LATER if at else FIRST))
                     found.append(Piece(begin, end, packed, None))
                     at = end
+                    if most is not None and len(found) > most:
+                        raise TooMany
         if at < len(text):
             found.append(self._piece(text, at, len(text), LATER if at else FIRST))
         return found
+
+    def _matches(self, search: re.Pattern[str], text: str, start: int) -> Iterator[re.Match[str]]:
+        """The added tokens in a text, sought part by part: one search stops all other threads."""
+        at, length = start, len(text)
+        while at < length:
+            end = min(length, at + max(_SEARCHED, 2 * self._longest))
+            whole = end if end == length else end - self._longest  # what begins before ends before `end`
+            for match in search.finditer(text, at, end):
+                if match.start() >= whole:
+                    break
+                yield match
+                at = match.end()
+            at = max(at, whole)
 
     def _piece(self, text: str, start: int, end: int, place: int) -> Piece:
         key = (xxhash.xxh3_128_digest(text[start:end].encode("utf-8", "surrogatepass")), place)
@@ -115,7 +146,8 @@ class Segments:
         """The packed ids of a recent stretch."""
         packed = self._cached.get(key)
         if packed is not None:
-            self._cached.move_to_end(key)
+            with contextlib.suppress(KeyError):  # forgotten in this moment, by another thread
+                self._cached.move_to_end(key)
         return packed
 
     def encoded(self, text: str, place: int) -> bytes:
@@ -133,7 +165,7 @@ class Segments:
             ids = self._tokenizer.encode_batch_fast([asked], add_special_tokens=place == WRAPPED)[0].ids
         except Exception as error:  # the library's own, for words that its model lacks
             raise Refused(str(error)) from error
-        packed = blocks.pack(ids)
+        packed = pack_slowly(ids)
         return packed[blocks.TOKEN_BYTES :] if place == LATER else packed
 
     def keep(self, key: Key, packed: bytes) -> None:
@@ -203,6 +235,11 @@ class Segments:
         if around is None or self.encode_whole("", True) != around[0] + around[1]:
             return None
         return around
+
+
+def pack_slowly(ids: Sequence[int]) -> bytes:
+    """As `blocks.pack`, part by part, so that other threads have their turns."""
+    return b"".join([blocks.pack(ids[at : at + _PACKED]) for at in range(0, len(ids), _PACKED)])
 
 
 def _raw(tokenizer: Tokenizer) -> dict[int, AddedToken]:

@@ -13,8 +13,9 @@ import pytest
 
 from kvroute.router.core import blocks
 from kvroute.router.knowledge.text import Prompt, TextLens
+from kvroute.router.knowledge.tokens import lens as tokenlens
 from kvroute.router.knowledge.tokens.encoding import SHORT, TINY, Encoding
-from kvroute.router.knowledge.tokens.lens import TokenLens
+from kvroute.router.knowledge.tokens.lens import MOST_PIECES, TokenLens
 from kvroute.router.knowledge.tokens.rendered import Rendered
 from kvroute.router.knowledge.tokens.segments import Segments
 from kvroute.router.parse import Body, parse
@@ -30,6 +31,9 @@ class Says:
 
     def render(self, body: Body) -> Rendered:
         return Rendered(**body.fields["rendered"])
+
+    def note(self, rendered: Rendered) -> None:
+        """Nothing is counted."""
 
 
 class Held(Segments):
@@ -221,6 +225,98 @@ async def test_what_was_given_up_is_encoded_for_its_next_turn() -> None:
     assert known.keys == keyed(engine_ids(LONG))
     assert (lens.counts.given_up, lens.counts.known) == (4, 1)
     lens.close()
+
+
+class Elsewhere(Says):
+    """Notes in which threads prompts are rendered."""
+
+    def __init__(self) -> None:
+        self.threads: list[int] = []
+
+    def render(self, body: Body) -> Rendered:
+        self.threads.append(threading.get_ident())
+        return super().render(body)
+
+
+_huge: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"prompt": "x" * 2_000_000}, {"text": LONG * 20}),
+    ({"messages": [{}] * 10_000}, {"text": f"<|im_start|>user\n{LONG}<|im_end|>\n" * 20}),
+    ({"messages": [{}] * 10_000}, {"text": "<|im_start|>a<|im_end|>\n" * (MOST_PIECES // 2)}),
+    ({"messages": [{}] * 10_000}, {"text": LONG * 20, "add_special_tokens": True}),
+    ({}, {"text": "<|im_start|>a<|im_end|>\n" * MOST_PIECES}),
+    ({"prompt": list(range(200_000))}, {"ids": list(range(200_000))}),
+]
+
+
+@pytest.mark.parametrize(("fields", "rendered"), _huge)
+async def test_huge_prompts_do_not_keep_the_loop(fields: dict[str, Any], rendered: dict[str, Any]) -> None:
+    """They are rendered, cut and hashed in a thread, with the same keys as others, and known from then on."""
+    renderer = Elsewhere()
+    segments = Segments(tokenizer("bytes"))
+    lens = TokenLens(segments, renderer, BLOCK, Encoding(segments, most_seconds=30))
+    body = asking(**rendered)
+    body.fields |= fields
+    ids = rendered.get("ids") or engine_ids(rendered["text"], rendered.get("add_special_tokens", False))
+    times = 2 if fields else 1  # many pieces are no trouble once they are known
+    for _ in range(times):
+        found = lens.read(body, "m", None)
+        assert not isinstance(found, Prompt)
+        prompt = await found
+        assert prompt.keys == keyed(ids)
+        assert prompt.tokens == len(ids)
+        assert renderer.threads[-1] != threading.get_ident()
+    assert (lens.counts.known + lens.counts.encoded, lens.counts.given_up) == (times, 0)
+    if "text" in rendered:
+        assert isinstance(lens.read(asking(**rendered), "m", None), Prompt)
+    lens.close()
+
+
+async def test_huge_prompts_that_take_too_long() -> None:
+    """They go without keys, by their size; and while the thread is stuck, the next such one does not wait."""
+
+    class Stuck(Says):
+        def __init__(self) -> None:
+            self.gate = threading.Event()
+
+        def render(self, body: Body) -> Rendered:
+            assert self.gate.wait(30)
+            return super().render(body)
+
+    renderer = Stuck()
+    segments = Segments(tokenizer("bytes"))
+    lens = TokenLens(segments, renderer, BLOCK, Encoding(segments, most_seconds=30))
+    body = asking(text="x")
+    body.fields["prompt"] = "x" * 2_000_000
+    async with asyncio.timeout(10):
+        prompts = [await answer(lens, body) for _ in range(3)]
+    for prompt in prompts:
+        assert prompt.keys == []
+        assert prompt.tokens == 2_000_000 / lens.encoding.characters_per_token
+        assert prompt.anchor == TextLens().read(body, "m", None).anchor
+    assert lens.counts.given_up == 3
+    renderer.gate.set()
+    lens.close()
+
+
+async def test_no_more_is_keyed_than_any_context_takes(lens: TokenLens, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands behind is counted only."""
+    monkeypatch.setattr(tokenlens, "MOST_TOKENS", 10)
+    prompt = await answer(lens, asking(ids=list(range(21))))
+    assert prompt.keys == keyed(list(range(10)))
+    assert prompt.tokens == 21
+    monkeypatch.setattr(tokenlens, "MOST_CHARACTERS", len(LONG) + 20)
+    prompt = await answer(lens, asking(text=f"<s>{LONG}</s>{LONG}"))
+    assert prompt.keys == keyed(engine_ids(f"<s>{LONG}</s>"))
+    assert prompt.tokens >= int(2 * len(LONG) / lens.encoding.characters_per_token)
+
+
+async def test_truncation_to_the_models_context(lens: TokenLens) -> None:
+    """-1 means as much as the model takes: what fits is whole, of what does not nothing is certain but its length."""
+    ids = engine_ids(LONG)
+    for context, keys, tokens in ((None, keyed(ids), len(ids)), (len(ids), keyed(ids), len(ids)), (50, [], 50)):
+        lens.context_tokens = context
+        prompt = await answer(lens, asking(text=LONG, truncate=-1))
+        assert (prompt.keys, prompt.tokens) == (keys, tokens)
 
 
 async def test_a_doubtful_rest_keeps_only_what_it_cannot_change(lens: TokenLens) -> None:

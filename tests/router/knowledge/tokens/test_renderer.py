@@ -141,11 +141,12 @@ def test_a_template_in_the_request_is_not_rendered() -> None:
 
 
 def test_refusals_are_counted_by_reason() -> None:
-    """What could not be rendered shows in the renderer's counts."""
+    """What could not be rendered shows in the renderer's counts, once it is noted."""
     made = Renderer(templates.of(STYLES["instruct"], SPECIAL_TOKENS))
     body = json.dumps(asked("hi") | {"messages": [{"role": "assistant", "content": "me first"}]}).encode()
-    made.render(parse.parse(CHAT.encode(), body))
-    made.render(parse.parse(b"/v1/completions", b'{"prompt_embeds": "AAAA"}'))
+    made.note(made.render(parse.parse(CHAT.encode(), body)))
+    made.note(made.render(parse.parse(b"/v1/completions", b'{"prompt_embeds": "AAAA"}')))
+    made.note(made.render(parse.parse(b"/v1/completions", b'{"prompt": "whole"}')))
     assert made.faults == {"the template: TemplateError": 1, "prompt embeddings": 1}
 
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from kvroute.router.knowledge.tokens.segments import Refused, Segments
+from kvroute.router.knowledge.tokens import segments as tokensegments
+from kvroute.router.knowledge.tokens.segments import Refused, Segments, TooMany
 from kvroute.router.knowledge.tokens.selfcheck import battery, check
 from tests.router.knowledge.tokens.tokenizers_made import FAMILIES, ODD, SPECIALS, made
 
@@ -42,6 +43,30 @@ def test_pieces_equal_the_whole(family: str, text: str, special: bool, small: bo
     one = segments(family, small)
     assert one.splits
     assert one.encode(text, special) == one.encode_whole(text, special)
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=st.lists(_bits, max_size=60).map("".join), start=st.integers(0, 3))
+def test_long_texts_are_searched_part_by_part(text: str, start: int) -> None:
+    """Wherever the parts end, the same places are found; and ids are packed part by part."""
+    one = segments("bytes")
+    at_once = one.pieces(text, start, False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokensegments, "_SEARCHED", 1)
+        patch.setattr(tokensegments, "_PACKED", 3)
+        assert [(piece.start, piece.end) for piece in one.pieces(text, start, False)] == [
+            (piece.start, piece.end) for piece in at_once
+        ]
+        assert Segments.encoded(one, text, 0) == one.encode_whole(text, False)
+
+
+def test_pieces_may_be_bounded() -> None:
+    """Who asks for few is told where there are more, before all of them are found."""
+    one = segments("bytes")
+    text = "<|a|>x" * 10
+    assert len(one.pieces(text, 0, False, 20)) == 20
+    with pytest.raises(TooMany):
+        one.pieces(text * 10, 0, False, 20)
 
 
 @families
