@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +18,7 @@ from kvroute.router.errors import ConfigError
 from kvroute.router.knowledge import choice
 from kvroute.router.knowledge.lenses import Lenses
 from kvroute.router.knowledge.text import Prompt, TextLens
+from kvroute.router.knowledge.tokens import files
 from kvroute.router.knowledge.tokens.tokenizer import load
 from kvroute.router.parse import parse
 from tests.modelfolder import make_model_folder
@@ -209,16 +210,23 @@ async def test_whatever_a_tokenizer_raises_text_is_read(folder: Path, monkeypatc
         assert "ZeroDivisionError" in await serve(lenses, "m", str(folder))
 
 
-async def test_a_folder_that_never_answers_delays_no_other_model(folder: Path, tmp_path: Path) -> None:
-    """A pipe in the place of a tokenizer keeps its own model waiting, nobody else, and not the end."""
-    stuck = tmp_path / "stuck"
-    stuck.mkdir()
-    os.mkfifo(stuck / "tokenizer_config.json")
-    make_model_folder(tmp_path / "made")
-    (tmp_path / "made" / "tokenizer.json").rename(stuck / "tokenizer.json")
+async def test_a_folder_that_never_answers_delays_no_other_model(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dead mount in the place of a tokenizer keeps its own model waiting, nobody else, and not the end."""
+    stuck = make_model_folder(tmp_path / "stuck")
+    true, gate = files.data, threading.Event()
+
+    def hangs(file: Path, most_bytes: int = files.MOST_BYTES) -> bytes:
+        if stuck in file.parents:
+            assert gate.wait(60)
+        return true(file, most_bytes)
+
+    monkeypatch.setattr(files, "data", hangs)
     async with started() as lenses:
         lenses.serve("hangs", "engine", str(stuck), 16)
         assert (await serve(lenses, "m", str(folder))).startswith("token lens:")
+    gate.set()
 
 
 async def test_without_the_extra_text_is_read(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
