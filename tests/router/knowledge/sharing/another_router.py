@@ -24,7 +24,7 @@ from tests.router.core.deciding import prompt, world
 
 APART = 1_000_000
 RATE = 100
-SETTINGS = Settings(beat_seconds=0.1, ttl_seconds=0.8, lease_seconds=0.8)
+SETTINGS = Settings(beat_seconds=0.1, ttl_seconds=0.8, lease_seconds=0.6)
 
 
 class Engines:

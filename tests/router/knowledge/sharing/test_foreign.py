@@ -72,7 +72,7 @@ _STEPS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(_STEPS, st.data())
 def test_nothing_of_a_router_stays_once_it_is_idle(steps: list[tuple[object, ...]], data: st.DataObject) -> None:
     """Entries and beats in any order, several times or never: after the last beat of an idle router no load is left."""
@@ -104,7 +104,7 @@ def test_nothing_of_a_router_stays_once_it_is_idle(steps: list[tuple[object, ...
     assert loads(deciding) == [[0.0] * 4] * 3
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(_STEPS)
 def test_what_is_heard_in_order_is_what_was_done(steps: list[tuple[object, ...]]) -> None:
     """A follower that misses nothing has the same load and the same expected blocks as the router itself."""
@@ -168,7 +168,7 @@ def test_lost_entries_are_counted() -> None:
     assert foreign.gaps == 1
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.binary(max_size=200), st.integers(0, 200))
 def test_nonsense_is_counted_and_survived(noise: bytes, at: int) -> None:
     """Bytes that no router wrote, or that were cut or overwritten, raise nothing and leave no load behind."""

@@ -73,7 +73,7 @@ def harmful(world: World, kind: int, value: int) -> None:
         world.now -= 50.0  # a clock that is set back
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(STEPS)
 def test_writers_at_every_step(steps: list[tuple[int, int, int]]) -> None:
     """Whatever is paused, lost, late or taken over, no router's row differs from the events that it stands for, and
@@ -86,7 +86,7 @@ def test_writers_at_every_step(steps: list[tuple[int, int, int]]) -> None:
         assert router.follower.progress.next == len(world.engine.batches)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(STEPS)
 def test_a_store_that_forgets(steps: list[tuple[int, int, int]]) -> None:
     """The same with a store that is flushed, evicts keys, comes back with an old copy, or sets its clock back."""

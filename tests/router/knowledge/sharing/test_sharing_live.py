@@ -20,7 +20,7 @@ from tests.router.core.deciding import prompt, sent, world
 from tests.router.knowledge.sharing.servers import Server, server
 from tests.router.running import until
 
-_SETTINGS = Settings(beat_seconds=0.1, ttl_seconds=0.8)
+_SETTINGS = Settings(beat_seconds=0.1, ttl_seconds=0.8, lease_seconds=0.6)
 
 
 class Live:
