@@ -77,7 +77,7 @@ class Knowledge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     disk_seconds: float = 2e-5
     """Price of bringing one cached token back from disk [seconds]."""
     tokenizer_threads: int = 2
-    """Threads that tokenise beside the event loop."""
+    """Threads that tokenise beside the event loop; half as many more for long prompts, and one for huge ones."""
     text_block_bytes: int = 512
     """Block size of the text lens [bytes]."""
 

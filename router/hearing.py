@@ -20,11 +20,11 @@ from kvroute.router.fleetwatch.background import run_in_background
 from kvroute.router.fleetwatch.engine_client import EngineClient
 from kvroute.router.heard import Heard
 from kvroute.router.hears import Tells
+from kvroute.router.knowledge.choice import Chosen
 from kvroute.router.knowledge.events import sources
 from kvroute.router.knowledge.events.sources import Sources
 from kvroute.router.knowledge.events.stream import Stream
 from kvroute.router.knowledge.events.subscription import Wires
-from kvroute.router.knowledge.choice import Chosen
 from kvroute.router.knowledge.lenses import Lenses
 from kvroute.router.knowledge.sharing.observed_log import Progress
 from kvroute.router.knowledge.sharing.observing import Observing
@@ -103,9 +103,11 @@ class Hearing:
 
     # --- what the membership tells ---
 
-    def serves(self, model: str, engine: str, root: str | None, block_tokens: int | None) -> None:
+    def serves(
+        self, model: str, engine: str, root: str | None, block_tokens: int | None, context_tokens: int | None
+    ) -> None:
         """An engine serves this model: its lens is looked for."""
-        self._lenses.serve(model, engine, root, block_tokens)
+        self._lenses.serve(model, engine, root, block_tokens, context_tokens)
 
     @property
     def _shared(self) -> Observing | None:

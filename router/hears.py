@@ -14,8 +14,11 @@ from kvroute.router.fleetwatch.backend import Backend
 class Hears(Protocol):
     """Who follows what replicas publish of their caches."""
 
-    def serves(self, model: str, engine: str, root: str | None, block_tokens: int | None) -> None:
-        """An engine serves this model, which it says comes from `root`, in blocks of so many tokens."""
+    def serves(
+        self, model: str, engine: str, root: str | None, block_tokens: int | None, context_tokens: int | None
+    ) -> None:
+        """An engine serves this model, which it says comes from `root`, in blocks of so many tokens; prompt and answer
+        have at most `context_tokens`."""
         ...
 
     def served(self, replica: Replica, backend: Backend, life: float) -> None:
@@ -57,7 +60,9 @@ class Tells(msgspec.Struct, frozen=True):
 class Deaf:
     """Follows nobody."""
 
-    def serves(self, model: str, engine: str, root: str | None, block_tokens: int | None) -> None:
+    def serves(
+        self, model: str, engine: str, root: str | None, block_tokens: int | None, context_tokens: int | None
+    ) -> None:
         """Not used."""
 
     def served(self, replica: Replica, backend: Backend, life: float) -> None:

@@ -222,7 +222,8 @@ class Membership:
         if member.served is not None:
             block_tokens = next((reading.block_size for reading in readings if reading.block_size), None)
             for model in member.served.models[:1]:
-                self.hears.serves(model, member.backend.endpoint.name, member.served.root(model), block_tokens)
+                engine, served = member.backend.endpoint.name, member.served
+                self.hears.serves(model, engine, served.root(model), block_tokens, served.max_model_len)
             life = _life(readings)
             for replica in member.replicas:
                 self._lives[replica.name] = life

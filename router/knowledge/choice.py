@@ -121,6 +121,7 @@ def _templates(folder: Path, flags: Flags | None) -> Templates:
     Raises:
         OSError, ValueError: a file cannot be read; the name is none of the model's.
     """
+    from kvroute.router.knowledge.tokens import files
     from kvroute.router.knowledge.tokens.templates import load_template
 
     if flags is None or flags.chat_template is None:
@@ -128,7 +129,7 @@ def _templates(folder: Path, flags: Flags | None) -> Templates:
     given = flags.chat_template
     is_text = "{" in given
     if not is_text and Path(given).is_file():
-        given, is_text = Path(given).read_text(encoding="utf-8"), True
+        given, is_text = files.text(Path(given)), True
     templates = load_template(folder, given)
     if not is_text and templates.plain is not None and templates.plain.source == given:
         raise ValueError(f"chat_template {given!r} is neither a file nor the name of one of its templates")

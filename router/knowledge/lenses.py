@@ -49,6 +49,7 @@ class Lenses:
         self._chosen: dict[str, Chosen] = {}
         self._bases: dict[str, dict[str, Basis]] = {}
         """What each engine tells of each model."""
+        self._contexts: dict[str, int | None] = {}
         self._tried: dict[str, set[Basis]] = {}
         self._loading: dict[str, asyncio.Task[None]] = {}
         self._named: dict[str, Loaded] = {}
@@ -73,14 +74,24 @@ class Lenses:
         for lens in self.token_lenses.values():
             lens.close()
 
-    def serve(self, model: str, engine: str, root: str | None, block_tokens: int | None) -> None:
+    def serve(
+        self,
+        model: str,
+        engine: str,
+        root: str | None,
+        block_tokens: int | None,
+        context_tokens: int | None = None,
+    ) -> None:
         """An engine serves this model: find its lens. `root` is what it says that the model comes from.
 
         Once chosen it stays, unless no engine tells any more what it was chosen on: a rolling update.
         """
         basis = Basis(root, block_tokens)
+        self._contexts[model] = context_tokens
         self._bases.setdefault(model, {})[engine] = basis
         chosen = self._chosen.get(model)
+        if chosen is not None and chosen.lens is not None:
+            chosen.lens.context_tokens = context_tokens
         if model not in self._loading and (chosen is None or chosen.basis != basis):
             self._look(model)
 
@@ -138,6 +149,8 @@ class Lenses:
         del self._loading[model]
         before = self._chosen.get(model)
         self._chosen[model] = chosen
+        if chosen.lens is not None:
+            chosen.lens.context_tokens = self._contexts[model]
         if before is not None and before.lens is not None:
             before.lens.close()
         log.info("model %s: %s", model, chosen.told)

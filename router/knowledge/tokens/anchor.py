@@ -53,8 +53,9 @@ def _first_user(messages: list[Any]) -> int:
 
 def _short_message(message: Any) -> Any:
     content = message.get("content") if type(message) is dict else None
-    long = type(content) is str and len(content) > _OPENING
-    return message | {"content": content[:_OPENING]} if long else message
+    if type(content) is str and len(content) > _OPENING:
+        return message | {"content": content[:_OPENING]}
+    return message
 
 
 def _short(value: Any) -> Any:
