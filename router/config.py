@@ -115,6 +115,12 @@ class Redis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Environment variable with the password."""
     password_file: str | None = None
     """File with the password."""
+    sentinel_user: str | None = None
+    """ACL user of the sentinels; they are tried with the server's own secrets otherwise, then with none."""
+    sentinel_password_env: str | None = None
+    """Environment variable with the sentinels' password."""
+    sentinel_password_file: str | None = None
+    """File with the sentinels' password."""
     ca: str | None = None
     """PEM file of the authority that signed the server's certificate; None = the system's."""
     flush_seconds: float = 0.005

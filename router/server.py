@@ -12,7 +12,6 @@ import signal
 import ssl
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
@@ -47,7 +46,7 @@ from kvroute.router.knowledge.sharing.place import place
 from kvroute.router.knowledge.sharing.redis_store import RedisStore
 from kvroute.router.knowledge.sharing.sharing import Settings as SharingSettings
 from kvroute.router.knowledge.sharing.sharing import Sharing
-from kvroute.router.knowledge.sharing.store import Store, StoreDown
+from kvroute.router.knowledge.sharing.store import Store
 from kvroute.router.knowledge.text import TextLens
 from kvroute.router.local import LocalPaths
 from kvroute.router.membership import Membership
@@ -210,8 +209,7 @@ class Server:
             await self.sharing.close()
         self.hearing.close()
         if self._store is not None:
-            with suppress(StoreDown):  # it is told as the store's trouble; nothing is lost with it
-                await self._store.close()
+            await self._store.close()
         await self.lenses.close()
         await self._control.close()
         await self._client.close()
@@ -225,6 +223,9 @@ class Server:
             password_env=redis.password_env,
             password_file=redis.password_file,
             ca_file=redis.ca,
+            sentinel_user=redis.sentinel_user,
+            sentinel_password_env=redis.sentinel_password_env,
+            sentinel_password_file=redis.sentinel_password_file,
         )
         self._store = RedisStore(where)
         settings = SharingSettings(namespace=redis.namespace, flush_seconds=redis.flush_seconds)
