@@ -70,6 +70,11 @@ def heard_stream(router: Running) -> Stream | None:
     return None if heard is None else heard.stream
 
 
+async def told(router: Running) -> None:
+    """Wait until events have told of a long prompt's blocks: they may come after the reply."""
+    await until(lambda: router.server.deciding.index.observed.blocks(replica(router).row) > 20)
+
+
 async def scraped(router: Running) -> None:
     """Wait until /metrics has shown what the engine did: a restart is seen by totals that run backwards."""
     cached = router.server.membership.cached(replica(router).name)
@@ -143,6 +148,7 @@ async def test_a_reset_empties_what_is_known(folder: str) -> None:
     async with engines(1, folder) as (engine,), running(engine.url) as router:
         await known(router)
         await hits(router)
+        await told(router)
         async with router.session.post(f"{engine.url}/reset_prefix_cache") as answer:
             assert answer.status == 200
         await hits(router, "something else altogether")
@@ -204,6 +210,7 @@ async def test_a_restart_that_the_events_told_first_costs_nothing(folder: str) -
         heard.go_on()
         await known(router)
         await hits(router)
+        await told(router)
         router.server.membership.restarted(next(iter(router.server.membership.members)), 0.0)
         predicted, reported = await hits(router)
         assert predicted == reported > 300
