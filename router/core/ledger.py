@@ -38,6 +38,7 @@ class Lease:
     """One request's claim on one replica. Settle it on every way out; a second settle changes nothing."""
 
     __slots__ = (
+        "alone",
         "epoch",
         "last_key",
         "opened",
@@ -75,6 +76,8 @@ class Lease:
         self.pin = pin
         self.opened = opened
         self.phase = Phase.PREFILL
+        self.alone = False
+        """Nobody's prefill was under way there when it was opened."""
         self.order = 0
         """Its number, unique among the leases of this process."""
         self.last_key: int | None = None
@@ -118,6 +121,7 @@ class Ledger:
         """Reserve: from here on the replica's load shows this request. `predicted` is its predicted TTFT [s]."""
         order = lease.order = next(self._orders)
         replica = lease.replica
+        lease.alone = replica.pending == 0
         self._fleet.begin(replica, lease.tokens, lease.quadratic, order, lease.opened, lease.sequences)
         self._weigh(replica, lease.pin)
         self._open += 1
@@ -144,12 +148,16 @@ class Ledger:
 
     def stored(self, row: int, keys: Collection[int], now: float, *, timely: bool) -> None:
         """The engine in this row has stored these blocks, just now if `timely`: prompts that end with one of them are
-        computed."""
+        computed.
+
+        Rates are learnt from those that were alone: events come at the end of a step, in which others' prompts were
+        computed too.
+        """
         awaiting = self._awaiting.get(row)
         if awaiting:
             for key in awaiting.keys() & set(keys):
                 for lease in awaiting[key].copy():
-                    if timely:
+                    if timely and lease.alone:
                         self.first_output(lease, now)
                     else:
                         self.prefilled(lease, now)

@@ -164,3 +164,18 @@ def test_events_that_another_router_told_say_nothing_of_speed() -> None:
     deciding.stored(replica, request.keys, 0.001, timely=False)
     assert phase(decision) == Phase.DECODE
     assert deciding.estimate.rate(replica).observed == 0
+
+
+def test_events_train_the_rate_of_a_replica_that_had_one_prefill_only() -> None:
+    """What events time is a step: of prompts that are computed in one, neither says how fast the replica is."""
+    deciding = world(1)
+    replica = exact(deciding)
+    estimate = deciding.estimate
+    for turn in range(16):
+        now = float(turn)
+        pair = [prompt(f"{turn} {which}" + "x" * 4000, id=which, stream=False) for which in ("a", "b")]
+        first, second = (sent(deciding.decide(one, now)) for one in pair)
+        for request, decision in zip(pair, (first, second), strict=True):
+            deciding.stored(replica, request.keys, now + 0.5)
+            deciding.settle(request, decision, now + 0.6, completed=True)
+    assert estimate.rate(replica).observed == 16
