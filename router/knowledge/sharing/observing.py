@@ -11,6 +11,7 @@ from kvroute.router.core.changes import Change, Cleared
 from kvroute.router.core.observed import Observed
 from kvroute.router.fleetwatch.background import run_in_background
 from kvroute.router.knowledge.sharing.doubts import Doubts
+from kvroute.router.knowledge.sharing.flushing import keep_flushing
 from kvroute.router.knowledge.sharing.following import Following
 from kvroute.router.knowledge.sharing.health import Health
 from kvroute.router.knowledge.sharing.ingest_lease import IngestLeases
@@ -307,16 +308,7 @@ class Observing:
     # --- writing ---
 
     async def _writing(self) -> None:
-        while True:
-            await self._news.wait()
-            self._news.clear()
-            await asyncio.sleep(self._flush_seconds)
-            try:
-                while await self.flush():
-                    pass
-            except StoreDown as error:
-                self._news.set()
-                await asyncio.sleep(self._health.failed(_WRITING, error))
+        await keep_flushing(self._news, self._flush_seconds, self.flush, self._health, _WRITING)
 
     async def flush(self) -> int:
         """Send some of what waits; how many batches that were.

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from kvroute.router.knowledge.sharing import names
 from kvroute.router.knowledge.sharing.committing import Committing
 from kvroute.router.knowledge.sharing.expected_log import ExpectedLog, Page
+from kvroute.router.knowledge.sharing.flushing import keep_flushing
 from kvroute.router.knowledge.sharing.followers import FIELD, ExpectedFollower
 from kvroute.router.knowledge.sharing.health import Health
-from kvroute.router.knowledge.sharing.store import Append, Expire, StoreDown, Write
+from kvroute.router.knowledge.sharing.store import Append, Expire, Write
 
 RENEW_SECONDS = 20.0
 """How often the life of keys in use is made longer again."""
@@ -57,16 +58,7 @@ class Telling:
 
     async def run(self) -> None:
         """Tell, until cancelled."""
-        while True:
-            await self._news.wait()
-            self._news.clear()
-            await asyncio.sleep(self._flush_seconds)
-            try:
-                while await self.flush():
-                    pass
-            except StoreDown as error:
-                self._news.set()
-                await asyncio.sleep(self._health.failed(_WORK, error))
+        await keep_flushing(self._news, self._flush_seconds, self.flush, self._health, _WORK)
 
     async def flush(self) -> bool:
         """Tell one batch; False: there was none.
