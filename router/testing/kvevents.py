@@ -13,7 +13,7 @@ import zmq
 import zmq.asyncio
 
 from kvroute.router.testing.work import Content
-from kvroute.simulator.step import Change, Removed, Stored
+from kvroute.simulator.engine.step import Change, Removed, Stored
 
 BUFFERED_BATCHES = 10_000
 """How far back a replay reaches, as in vLLM."""

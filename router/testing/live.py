@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 from kvroute.router.core.steptime import StepTime
 from kvroute.router.testing.work import Content, Exchange
-from kvroute.simulator.engine import Engine, Limits
-from kvroute.simulator.sequence import EngineRequest, Sequence
-from kvroute.simulator.step import Step
+from kvroute.simulator.engine.limits import Limits
+from kvroute.simulator.engine.sequence import EngineRequest, Sequence
+from kvroute.simulator.engine.step import Step
+from kvroute.simulator.engine.stepwise import Engine
 
 
 class LiveEngine:

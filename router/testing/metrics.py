@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from kvroute.router.testing.options import Options
 from kvroute.router.testing.work import Content
-from kvroute.simulator.engine import Engine
-from kvroute.simulator.step import Output, Step
+from kvroute.simulator.engine.step import Output, Step
+from kvroute.simulator.engine.stepwise import Engine
 
 _Family = TypeVar("_Family", Counter, Gauge, Histogram)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from kvroute.simulator.engine import Limits
+from kvroute.simulator.engine.limits import Limits
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):

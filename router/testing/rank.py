@@ -6,8 +6,8 @@ from kvroute.router.testing.kvevents import Publisher, wire_event
 from kvroute.router.testing.live import LiveEngine
 from kvroute.router.testing.metrics import Metrics, Page
 from kvroute.router.testing.options import Options
-from kvroute.simulator.step import Step
-from kvroute.simulator.steptime import from_rates
+from kvroute.simulator.engine.step import Step
+from kvroute.simulator.engine.steptime import from_rates
 
 
 class Rank:

@@ -17,7 +17,7 @@ from kvroute.router.testing.options import Options
 from kvroute.router.testing.rank import Rank
 from kvroute.router.testing.tokenizer import Tokenizer
 from kvroute.router.testing.work import Content, Exchange
-from kvroute.simulator.sequence import EngineRequest
+from kvroute.simulator.engine.sequence import EngineRequest
 
 if TYPE_CHECKING:
     from kvroute.router.testing.model_tokenizer import ModelTokenizer

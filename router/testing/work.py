@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from kvroute.simulator.sequence import Sequence
+from kvroute.simulator.engine.sequence import Sequence
 
 
 class Content(msgspec.Struct, gc=False):

@@ -9,8 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kvroute.router.testing.metrics import Metrics, Page
 from kvroute.router.testing.options import Options
-from kvroute.simulator.engine import Engine
-from kvroute.simulator.steptime import from_rates
+from kvroute.simulator.engine.steptime import from_rates
+from kvroute.simulator.engine.stepwise import Engine
 
 DUMP = Path(__file__).parents[4] / "shared" / "data" / "vllm_captures" / "metrics_idle.txt"
 

@@ -9,10 +9,11 @@ import msgspec
 from kvroute.router.testing.blockkeys import chain
 from kvroute.router.testing.kvevents import Batch, encode_batch, wire_event
 from kvroute.router.testing.work import Content
-from kvroute.simulator.engine import Engine, Limits
-from kvroute.simulator.sequence import EngineRequest
-from kvroute.simulator.step import Step
-from kvroute.simulator.steptime import from_rates
+from kvroute.simulator.engine.limits import Limits
+from kvroute.simulator.engine.sequence import EngineRequest
+from kvroute.simulator.engine.step import Step
+from kvroute.simulator.engine.steptime import from_rates
+from kvroute.simulator.engine.stepwise import Engine
 from tests.router.knowledge.events.naive import Held, NaiveEngine
 
 

@@ -11,10 +11,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from kvroute.router.core.steptime import StepTime
-from kvroute.simulator.engine import Engine, Limits
-from kvroute.simulator.sequence import EngineRequest, Phase, Sequence
-from kvroute.simulator.step import Cleared, Removed, Step, Stored
-from kvroute.simulator.steptime import from_rates, step_seconds
+from kvroute.simulator.engine.limits import Limits
+from kvroute.simulator.engine.sequence import EngineRequest, Phase, Sequence
+from kvroute.simulator.engine.step import Cleared, Removed, Step, Stored
+from kvroute.simulator.engine.steptime import from_rates, step_seconds
+from kvroute.simulator.engine.stepwise import Engine
 
 RATES = from_rates(prefill_rate=1000.0, decode_rate=10.0)
 """A step takes 0.1 s, and 1 ms for each prompt token."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvroute.simulator.cache import PrefixCache
+from kvroute.simulator.engine.cache import PrefixCache
 
 
 def _fill(cache: PrefixCache, keys: list[int]) -> list[int]:

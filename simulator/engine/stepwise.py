@@ -9,40 +9,13 @@ from __future__ import annotations
 import math
 from collections import deque
 
-import msgspec
-
 from kvroute.router.core.steptime import StepTime
-from kvroute.simulator.cache import PrefixCache
-from kvroute.simulator.sequence import EngineRequest, Phase, Sequence
-from kvroute.simulator.step import Change, Cleared, Output, Removed, Step, Stored
-from kvroute.simulator.steptime import step_seconds
-
-
-class Limits(msgspec.Struct, frozen=True):
-    """What one replica can hold and do at once; the defaults are vLLM's."""
-
-    blocks: int = 32768
-    """`num_gpu_blocks`, its null block included."""
-    block_size: int = 16
-    """Tokens a block."""
-    max_num_seqs: int = 256
-    max_num_batched_tokens: int = 2048
-
-
-class Totals(msgspec.Struct):
-    """Counters since start."""
-
-    queried_tokens: int = 0
-    """Tokens of all sequences when they were first scheduled."""
-    hit_tokens: int = 0
-    """Those found in the cache."""
-    prompt_tokens: int = 0
-    """Prompt tokens whose prefill is complete."""
-    cached_tokens: int = 0
-    """Those of them that came from the cache."""
-    generated_tokens: int = 0
-    preemptions: int = 0
-    steps: int = 0
+from kvroute.simulator.engine.cache import PrefixCache
+from kvroute.simulator.engine.limits import Limits
+from kvroute.simulator.engine.sequence import EngineRequest, Phase, Sequence
+from kvroute.simulator.engine.step import Change, Cleared, Output, Removed, Step, Stored
+from kvroute.simulator.engine.steptime import step_seconds
+from kvroute.simulator.engine.totals import Totals
 
 
 class Engine:

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from kvroute.simulator.sequence import Sequence
+from kvroute.simulator.engine.sequence import Sequence
 
 
 class Stored(msgspec.Struct, frozen=True):

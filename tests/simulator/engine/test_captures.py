@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from kvroute.router.testing.blockkeys import chain
-from kvroute.simulator.engine import Engine, Limits
-from kvroute.simulator.sequence import EngineRequest, Sequence
-from kvroute.simulator.step import Cleared, Removed, Step, Stored
-from kvroute.simulator.steptime import from_rates
+from kvroute.simulator.engine.limits import Limits
+from kvroute.simulator.engine.sequence import EngineRequest, Sequence
+from kvroute.simulator.engine.step import Cleared, Removed, Step, Stored
+from kvroute.simulator.engine.steptime import from_rates
+from kvroute.simulator.engine.stepwise import Engine
 
 CAPTURES = Path(__file__).parents[3] / "shared" / "data" / "vllm_captures"
 BLOCK = 32

@@ -1,0 +1,1 @@
+"""How far the simulator may be trusted: fits to real runs, judged on others."""

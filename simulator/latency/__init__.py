@@ -1,0 +1,1 @@
+"""How long a replica of each kind takes: presets, first principles, fits to logs."""

@@ -1,0 +1,1 @@
+"""What people see of runs: numbers, tables, files, pages."""

@@ -1,0 +1,93 @@
+"""What came of a run: one row a request, samples over time, and each replica's counts."""
+
+from __future__ import annotations
+
+from array import array
+
+import msgspec
+
+from kvroute.simulator.engine.totals import Totals
+
+
+class Requests:
+    """One row a request, in order of arrival, as columns. Times are seconds since the start; NaN: it did not happen."""
+
+    __slots__ = (
+        "at", "best_hit", "cached", "ended", "first", "hit", "output", "predicted", "preemptions", "prompt",
+        "replica", "scheduled",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.at = array("d")
+        """When it was sent."""
+        self.scheduled = array("d")
+        """When the engine first ran it."""
+        self.first = array("d")
+        """When the client had its first token."""
+        self.ended = array("d")
+        """When the client had its last token."""
+        self.predicted = array("d")
+        """Predicted TTFT at the decision [s]."""
+        self.prompt = array("q")
+        """Prompt tokens."""
+        self.output = array("q")
+        """Output tokens."""
+        self.cached = array("q")
+        """Prompt tokens that the engine found in its cache."""
+        self.hit = array("q")
+        """Prompt tokens that the router believed to be there."""
+        self.best_hit = array("q")
+        """The most that it believed any replica to hold."""
+        self.replica = array("i")
+        """Index of the replica; -1: none was chosen."""
+        self.preemptions = array("i")
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """The fleet at one moment; each list has an entry a replica."""
+
+    time: float
+    running: list[int]
+    waiting: list[int]
+    kv_usage: list[float]
+    """Share of the KV blocks that running requests hold [0..1]."""
+
+
+class Gaps:
+    """Inter-token times of all requests as a histogram: bucket i counts gaps of about `LEAST * GROWTH**i` seconds."""
+
+    LEAST = 1e-4
+    GROWTH = 1.01
+
+    __slots__ = ("counts",)
+
+    def __init__(self) -> None:
+        self.counts: dict[int, float] = {}
+
+
+class Outcome(msgspec.Struct):
+    """Everything that a report can be made of."""
+
+    workload: str
+    key_tokens: int
+    names: list[str]
+    """Of the replicas (ranks apart)."""
+    requests: Requests
+    samples: list[Sample]
+    totals: list[Totals]
+    """One a replica."""
+    reusable_tokens: int
+    """Prompt tokens that one endless cache would have held, in order of arrival: the workload's own upper bound."""
+    refused: int = 0
+    """Requests for which no replica could be chosen, or that no replica has room for."""
+    unfinished: int = 0
+    """Requests under way when the run was stopped early."""
+    seconds: float = 0.0
+    """When the last request ended, since the start."""
+    decision_seconds: float = 0.0
+    """CPU time spent in decisions; not part of what is byte-identical."""
+    cpu_seconds: float = 0.0
+    """CPU time of the run; not part of what is byte-identical."""

@@ -1,0 +1,1 @@
+"""Many runs: comparing policies, planning capacity, tuning weights."""

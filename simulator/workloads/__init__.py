@@ -1,0 +1,1 @@
+"""What is sent to the fleet, and when: traces and generators."""
