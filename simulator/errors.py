@@ -11,5 +11,5 @@ class WorkloadError(SimulatorError):
     """A workload's name, its options, or the file behind it: file, line and reason."""
 
 
-class FleetError(SimulatorError):
+class FleetError(SimulatorError, ValueError):
     """A fleet, preset or limit that cannot be simulated."""
