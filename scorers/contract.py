@@ -86,6 +86,17 @@ class Column(enum.IntEnum):
     """The constant part of TTFT there: network, HTTP, scheduling [seconds]."""
 
 
+class Standing(enum.IntEnum):
+    """Rows of `Candidates.standing`: what follows from a replica's columns alone, whatever is asked of it."""
+
+    AHEAD = 0
+    """`queued_seconds`: predicted prefill of everything sent there that has no first output yet [seconds]."""
+    CROWDED = 1
+    """What a miss there costs others, per second of it: rho/(1-rho), and 1 more where the cache is full."""
+    SLACK = 2
+    """KV tokens free there, or -inf where no slot is free or the role is not BOTH [tokens]."""
+
+
 class Candidates:
     """The replicas one request may go to, as read-only columns: index i names the same replica in each.
 
@@ -94,7 +105,8 @@ class Candidates:
     """
 
     __slots__ = (
-        "_prefill_seconds", "adapter_resident", "fetch_seconds", "hit_tokens", "labels", "names", "table", "tokens",
+        "_prefill_seconds", "adapter_resident", "fetch_seconds", "hit_tokens", "labels", "names", "standing", "table",
+        "tokens",
     )  # fmt: skip
 
     def __init__(
@@ -106,6 +118,7 @@ class Candidates:
         labels: Sequence[Mapping[str, str]] = (),
         adapter_resident: Floats | None = None,
         fetch_seconds: Floats | None = None,
+        standing: Floats | None = None,
     ) -> None:
         self.names = names
         """Stable replica names, e.g. `10.0.0.5:8000`."""
@@ -120,6 +133,8 @@ class Candidates:
         """1.0 where the request's LoRA adapter is loaded, else 0.0; None when the request names no adapter."""
         self.fetch_seconds = fetch_seconds
         """Seconds to bring back what of it lies on slower mediums than the GPU; None: all of it is on the GPU."""
+        self.standing = standing
+        """Shape (len(Standing), n), kept up by the fleet so that a decision need not derive it; None: derive it."""
         self._prefill_seconds: Floats | None = None
         table.flags.writeable = False
         hit_tokens.flags.writeable = False
@@ -166,6 +181,7 @@ class Candidates:
             tuple(self.labels[i] for i in indices) if self.labels else (),
             None if resident is None else resident[indices],
             None if self.fetch_seconds is None else self.fetch_seconds[indices],
+            None if self.standing is None else self.standing[:, indices],
         )
 
     def column(self, column: Column) -> Floats:

@@ -8,13 +8,14 @@ import msgspec
 import numpy as np
 
 from kvroute.scorers.congestion import BUSY_CAP, FULL_SHARE
-from kvroute.scorers.contract import Candidates, Column, Floats, Request, Role
+from kvroute.scorers.contract import Candidates, Column, Floats, Request, Role, Standing
 
 INF = float("inf")
 PREFILL_ONLY = float(Role.PREFILL)
-ROLE = int(Column.ROLE)
+ROLE, DECODING = int(Column.ROLE), int(Column.DECODING)
+PER_TOKEN, PER_QUADRATIC = int(Column.SECONDS_PER_TOKEN), int(Column.SECONDS_PER_QUADRATIC)
 # numpy multiplies by an array without dimensions twice as fast as by a Python float.
-HALF, ONE, CAP, FULL = np.array(0.5), np.array(1.0), np.array(BUSY_CAP), np.array(FULL_SHARE)
+HALF, ONE = np.array(0.5), np.array(1.0)
 
 
 class FusedSum(msgspec.Struct, frozen=True, gc=False):
@@ -75,56 +76,58 @@ class FusedSum(msgspec.Struct, frozen=True, gc=False):
     def of_columns(self, request: Request, candidates: Candidates) -> Floats:
         """The sum in few numpy operations: cheapest for many replicas. Shape (n,) [seconds]."""
         table = candidates.table
-        (
-            queued, quadratic, outside, per_token, per_quadratic, requests, decoding, busy, active, cached, capacity,
-            slots,
-        ) = table[:12]  # fmt: skip
         hit = candidates.hit_tokens
-        miss = candidates.tokens - hit
-        np.maximum(miss, ONE, out=miss)
-        factor = np.minimum(busy, CAP)
-        factor /= ONE - factor
-        factor += cached >= FULL * capacity
-        if self.congestion != 1.0:
-            factor *= self.congestion
-        factor += self.prefill
-        factor += self.interference * decoding
+        tokens = float(candidates.tokens)
+        standing = candidates.standing
+        ahead, crowded, slack = standings(table) if standing is None else standing
+        miss = tokens - hit
+        if tokens < 1.0 or standing is None:  # the fleet's hits leave at least one token to compute
+            np.maximum(miss, ONE, out=miss)
         total = HALF * miss
         total += hit
-        total *= per_quadratic
-        total += per_token
+        total *= table[PER_QUADRATIC]
+        total += table[PER_TOKEN]
         total *= miss
+        factor = crowded + self.prefill if self.congestion == 1.0 else self.congestion * crowded + self.prefill
+        factor += self.interference * table[DECODING]
         total *= factor
         if candidates.fetch_seconds is not None and self.prefill:
             total += self.prefill * candidates.fetch_seconds
         if self.queue:
-            ahead = queued * per_token
-            ahead += quadratic * per_quadratic
-            ahead += outside
             total += ahead if self.queue == 1.0 else self.queue * ahead
-        if self.wait:
-            lacking = active - capacity
-            over = requests - slots
-            # Whether anybody can lack room or slots at all: with a miss of the whole prompt.
-            if (
-                lacking[lacking.argmax()] + max(candidates.tokens, 1) > 0.0
-                or over[over.argmax()] + request.sequences > 0.0
-            ):
-                total += self._wait(table, lacking + miss, over + request.sequences)
         if self.adapter and candidates.adapter_resident is not None:
             total += self.adapter * np.where(candidates.adapter_resident > 0.0, 0.0, table[Column.ADAPTER_SECONDS])
-        if self.role:
-            roles = table[ROLE]
-            if roles[roles.argmax()]:
-                total[roles == PREFILL_ONLY] = INF
+        # Whether anybody may lack room or a slot, with a miss of the whole prompt, or cannot run this phase.
+        if slack[slack.argmin()] < max(tokens, 1.0) or request.sequences > 1:
+            if self.wait:
+                total += self._wait(table, miss, request.sequences)
+            if self.role:
+                total[table[ROLE] == PREFILL_ONLY] = INF
         return total
 
-    def _wait(self, table: Floats, lacking: Floats, over: Floats) -> Floats:
-        np.maximum(lacking, 0.0, out=lacking)
-        np.maximum(over, 0.0, out=over)
-        share = np.maximum(lacking / np.maximum(table[Column.ACTIVE_TOKENS], 1.0), over / table[Column.SLOTS])
+    def _wait(self, table: Floats, miss: Floats, sequences: int) -> Floats:
+        active, slots = table[Column.ACTIVE_TOKENS], table[Column.SLOTS]
+        lacking = np.maximum(active + miss - table[Column.CAPACITY_TOKENS], 0.0)
+        over = np.maximum(table[Column.REQUESTS] + float(sequences) - slots, 0.0)
+        share = np.maximum(lacking / np.maximum(active, 1.0), over / slots)
         waiting: Floats = self.wait * share * table[Column.OUTPUT_TOKENS] * table[Column.STEP_SECONDS]
         return waiting
+
+
+def standing_of(row: Sequence[float]) -> tuple[float, float, float]:
+    """`Standing` of one replica, from its column of the table."""
+    queued, quadratic, outside, per_token, per_quadratic, requests, _, busy, active, cached, capacity, slots = row[:12]
+    rho = busy if busy < BUSY_CAP else BUSY_CAP
+    crowded = rho / (1.0 - rho)
+    if cached >= FULL_SHARE * capacity:
+        crowded += 1.0
+    slack = capacity - active if requests + 1.0 <= slots and not row[ROLE] else -INF
+    return queued * per_token + quadratic * per_quadratic + outside, crowded, slack
+
+
+def standings(table: Floats) -> Floats:
+    """`Standing` of all replicas of a table, shape (len(Standing), n)."""
+    return np.array([standing_of(row) for row in table.T.tolist()]).reshape(-1, len(Standing)).T
 
 
 def start_of_row(request: Request, hit: float, row: list[float], resident: bool | None) -> float:

@@ -128,7 +128,7 @@ class Deciding:
         """What the policy may look at: the pool's columns, and what each replica is believed to hold of the prompt."""
         fleet = self.fleet
         self._advance(now)
-        table = fleet.table
+        table, standing = fleet.table, fleet.standing
         if self._held.shape[0] < fleet.rows:
             self._held, self._reach = np.zeros(table.shape[1]), np.zeros(table.shape[1])
         self.index.lookup(request.keys, self._held)
@@ -138,14 +138,14 @@ class Deciding:
             fetch = self._fetch(request)
             held = self._reach
         if pool.contiguous:
-            table, held = table[:, : pool.size], held[: pool.size]
+            table, held, standing = table[:, : pool.size], held[: pool.size], standing[:, : pool.size]
             fetch = None if fetch is None else fetch[: pool.size]
         else:
-            table, held = table[:, pool.rows], held[pool.rows]
+            table, held, standing = table[:, pool.rows], held[pool.rows], standing[:, pool.rows]
             fetch = None if fetch is None else fetch[pool.rows]
         hits = held * request.block_tokens
         np.minimum(hits, _most(request), out=hits)
-        return Candidates(pool.names, table, hits, request.tokens, pool.labels, pool.adapter_resident, fetch)
+        return Candidates(pool.names, table, hits, request.tokens, pool.labels, pool.adapter_resident, fetch, standing)
 
     def _fetch(self, request: Request) -> Floats:
         """Seconds per row to bring back what lies on slower mediums; `_reach` is set to what is held at all.

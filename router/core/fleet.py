@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from struct import Struct
 
 import numpy as np
 
 from kvroute.router.core.pool import Pool
 from kvroute.router.core.replica import TRANSITIONS, Replica, Spec, State
 from kvroute.router.core.steptime import StepTime
-from kvroute.scorers.contract import Column, Floats
+from kvroute.scorers.contract import Column, Floats, Standing
+from kvroute.scorers.fused import standing_of
 
 BUSY_SECONDS = 30.0
 """Time constant of `Column.BUSY`."""
@@ -33,6 +35,7 @@ _DECODING, _BUSY, _CHOSEN, _ACTIVE = (
 _CACHED, _PER_TOKEN = int(Column.CACHED_TOKENS), int(Column.SECONDS_PER_TOKEN)
 _PER_QUADRATIC, _STEP = int(Column.SECONDS_PER_QUADRATIC), int(Column.STEP_SECONDS)
 _WIDTH = len(Column)
+_ROW, _STANDING = Struct(f"{_WIDTH}d"), Struct(f"{len(Standing)}d")
 
 
 class Fleet:
@@ -40,7 +43,7 @@ class Fleet:
 
     def __init__(self, step: StepTime | None = None, rows: int = 8) -> None:
         self.step = step or StepTime()
-        self._rows_table: Floats = np.zeros((rows, _WIDTH))
+        self._allot(rows)
         self._stale: set[Replica] = set()
         self.version = 0
         """Changes whenever membership or a state does."""
@@ -51,6 +54,14 @@ class Fleet:
         self._pools: dict[str, Pool] = {}
         self._bases: dict[str, tuple[str, str | None]] = {}
         self._refreshed = -math.inf
+
+    def _allot(self, rows: int) -> None:
+        """Room for so many rows, empty."""
+        self._rows_table: Floats = np.zeros((rows, _WIDTH))
+        self._standing: Floats = np.zeros((rows, len(Standing)))
+        # Writing a row through these costs half of what assigning it does.
+        self._cells = self._rows_table.data.cast("B")
+        self._standing_cells = self._standing.data.cast("B")
 
     # --- membership ---
 
@@ -63,11 +74,19 @@ class Fleet:
     def table(self) -> Floats:
         """Every replica's numbers, shape (len(Column), rows): a view of what holds until the next change."""
         if self._stale:
+            cells, standing = self._cells, self._standing_cells
             for replica in self._stale:
-                if replica.row >= 0:
-                    self._rows_table[replica.row] = replica.cells
+                row = replica.row
+                if row >= 0:
+                    _ROW.pack_into(cells, row * _ROW.size, *replica.cells)
+                    _STANDING.pack_into(standing, row * _STANDING.size, *standing_of(replica.cells))
             self._stale.clear()
         return self._rows_table.T
+
+    @property
+    def standing(self) -> Floats:
+        """`Standing` of every replica, shape (len(Standing), rows): holds from the last look at `table` to the next."""
+        return self._standing.T
 
     def __iter__(self) -> Iterator[Replica]:
         return iter(self._replicas.values())
@@ -149,8 +168,10 @@ class Fleet:
         self._rows += 1
         held = self._rows_table
         if row >= held.shape[0]:
-            self._rows_table = np.zeros((held.shape[0] * 2, _WIDTH))
+            standing = self._standing
+            self._allot(held.shape[0] * 2)
             self._rows_table[: held.shape[0]] = held
+            self._standing[: held.shape[0]] = standing
         return row
 
     def _changed(self) -> None:
