@@ -29,7 +29,10 @@ class Changed(NamedTuple):
 class Replica(Protocol):
     """One replica. The caller owns the clock: `add` and `abort` act at a `now` that it has been advanced to."""
 
-    totals: Totals
+    @property
+    def totals(self) -> Totals:
+        """Counters since start."""
+        ...
 
     def add(self, request: EngineRequest, now: float) -> Sequence:
         """Queue a request.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 
 import msgspec
 
 from kvroute.simulator.engine.totals import Totals
+
+_NAN = math.nan
 
 
 class Requests:
@@ -45,6 +48,21 @@ class Requests:
     def __len__(self) -> int:
         return len(self.at)
 
+    def add(self, at: float, prompt: int, output: int) -> None:
+        """A row for a request that has just been sent."""
+        self.at.append(at)
+        self.scheduled.append(_NAN)
+        self.first.append(_NAN)
+        self.ended.append(_NAN)
+        self.predicted.append(_NAN)
+        self.prompt.append(prompt)
+        self.output.append(output)
+        self.cached.append(0)
+        self.hit.append(0)
+        self.best_hit.append(0)
+        self.replica.append(-1)
+        self.preemptions.append(0)
+
 
 class Sample(msgspec.Struct, frozen=True):
     """The fleet at one moment; each list has an entry a replica."""
@@ -79,6 +97,8 @@ class Outcome(msgspec.Struct):
     samples: list[Sample]
     totals: list[Totals]
     """One a replica."""
+    gaps: Gaps
+    """Inter-token times."""
     reusable_tokens: int
     """Prompt tokens that one endless cache would have held, in order of arrival: the workload's own upper bound."""
     refused: int = 0
