@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 
 from kvroute.router.core.decide import Decision, Reason
+from kvroute.router.core.ledger import Lease
 from kvroute.router.core.replica import Spec
 from kvroute.scorers.plugins import load_policy
 from kvroute.simulator.engine.contract import Milestone, Replica
@@ -45,13 +46,15 @@ Progress: TypeAlias = Callable[[int, float], None]
 class Open:
     """A request under way."""
 
-    __slots__ = ("decision", "job", "router", "row")
+    __slots__ = ("decision", "foreign", "job", "router", "row")
 
     def __init__(self, row: int, job: Job, router: Router, decision: Decision) -> None:
         self.row = row
         self.job = job
         self.router = router
         self.decision = decision
+        self.foreign: list[tuple[Router, Lease]] = []
+        """What other routers have been told of it."""
 
 
 def simulate(
@@ -101,6 +104,9 @@ class Run:
         if self._exact:
             for router in self._routers:
                 router.exact(workload.key_tokens)
+        several = lateness.routers > 1
+        self._share = lateness.share_seconds if several else None
+        self._next_scrape = lateness.scrape_seconds if several and self._share is None else _INF
         self._spread = np.random.default_rng([scenario.seed, 1 << 20])
         self._later: list[tuple[float, int, Job]] = []
         self._requests = Requests()
@@ -140,6 +146,8 @@ class Run:
                 now = at
             if now == _INF:
                 break
+            while self._next_scrape <= now:
+                self._scrape()
             if now >= sampling.next:
                 sampling.take(now)
             self._now = now
@@ -206,6 +214,8 @@ class Run:
         requests.replica[row] = index
         ingress = self._ingress[index]
         opened = Open(row, job, router, decision)
+        if self._share is not None:
+            self._at(now + self._share, self._share_opened, opened)
         self._at(now + ingress.seconds + ingress.per_token * request.tokens, self._submit, opened)
 
     def _refuse(self, job: Job, now: float) -> None:
@@ -226,6 +236,8 @@ class Run:
             engine.add(asked, now)
         except ValueError:  # it could never fit: the engine answers 400
             opened.router.deciding.settle(request, opened.decision, now, completed=False)
+            if self._share is not None:
+                self._at(now + self._share, self._share_settled, opened, 0)
             self._refuse(job, now)
             return
         self._want(index)
@@ -237,6 +249,8 @@ class Run:
         if not milestone[2]:
             self._requests.first[opened.row] = now
             opened.router.first_output(opened.decision, now)
+            if self._share is not None:
+                self._at(now + self._share, self._share_prefilled, opened)
             return
         self._end(opened, sequence, now)
 
@@ -247,6 +261,8 @@ class Run:
         requests.cached[row] = sequence.cached_tokens
         requests.preemptions[row] = sequence.preemptions
         opened.router.answered(job.request, opened.decision, sequence.cached_tokens, job.output_tokens, now)
+        if self._share is not None:
+            self._at(now + self._share, self._share_settled, opened, job.output_tokens)
         self._done += 1
         self._follow(job, now)
 
@@ -267,6 +283,30 @@ class Run:
     def _hear(self, index: int, changes: list[Change]) -> None:
         for router in self._routers:
             router.heard(index, changes, self._now)
+
+    def _scrape(self) -> None:
+        """Every router reads every replica's metrics. One router's own ledger knows all that they would show."""
+        self._next_scrape += self._lateness.scrape_seconds
+        for index, engine in enumerate(self._engines):
+            for router in self._routers:
+                router.scraped(index, engine.running, engine.waiting)
+
+    def _share_opened(self, opened: Open) -> None:
+        decision, request = opened.decision, opened.job.request
+        for router in self._routers:
+            if router is not opened.router:
+                lease = router.foreign(
+                    request, decision.replica.row, decision.hit_tokens, decision.predicted_ttft, self._now
+                )
+                opened.foreign.append((router, lease))
+
+    def _share_prefilled(self, opened: Open) -> None:
+        for router, lease in opened.foreign:
+            router.deciding.others.prefilled(lease, self._now)
+
+    def _share_settled(self, opened: Open, output: int) -> None:
+        for router, lease in opened.foreign:
+            router.deciding.others.settle(lease, self._now, completed=output > 0, output_tokens=output)
 
     # --- what came of it ---
 
