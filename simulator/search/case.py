@@ -1,0 +1,68 @@
+"""One run that a search asks for, small enough to be sent to another process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import msgspec
+
+from kvroute.simulator.reports.summary import Summary, summarise
+from kvroute.simulator.runs.outcome import Outcome
+from kvroute.simulator.runs.run import simulate
+from kvroute.simulator.runs.scenario import Scenario
+from kvroute.simulator.search.part import Part
+from kvroute.simulator.slo import Slo
+from kvroute.simulator.workloads.contract import Workload
+from kvroute.simulator.workloads.naming import parse
+
+Tell: TypeAlias = Callable[[int, float], None]
+"""(requests done, simulated seconds)."""
+
+
+class Source(msgspec.Struct, frozen=True):
+    """Where a workload comes from; equal sources are the same jobs."""
+
+    spec: str
+    """As on the command line: `mooncake:PATH`, `shared-prefix,input=512`, ..."""
+    seed: int = 0
+    requests: int | None = None
+    rate: float | None = None
+    """Mean requests per second; None: as the workload has it."""
+    speedup: float = 1.0
+    part: tuple[float, float] | None = None
+    """Only arrivals from this share on and before that one, e.g. (0.0, 0.5)."""
+
+    def load(self) -> Workload:
+        """The workload.
+
+        Raises:
+            WorkloadError: naming the fault.
+        """
+        whole = parse(self.spec, seed=self.seed, requests=self.requests, rate=self.rate, speedup=self.speedup)
+        return whole if self.part is None else Part(whole, *self.part)
+
+
+class Case(msgspec.Struct, frozen=True):
+    """One run to make."""
+
+    label: str
+    """For people: which run it is, where it fails."""
+    source: Source
+    scenario: Scenario
+    slo: str | None = None
+
+
+Evaluate: TypeAlias = Callable[[Sequence[Case]], list[Summary]]
+"""Makes the runs, in whatever order and on however many processes; the answers stand in the cases' order."""
+
+
+def run_case(case: Case, tell: Tell | None = None, stop: Callable[[], bool] | None = None) -> tuple[Outcome, Summary]:
+    """Make one run and sum it up."""
+    outcome = simulate(case.source.load(), case.scenario, progress=tell, stop=stop)
+    return outcome, summarise(outcome, case.scenario, None if case.slo is None else Slo.parse(case.slo))
+
+
+def evaluate_here(cases: Sequence[Case]) -> list[Summary]:
+    """Make the runs one after the other in this process."""
+    return [run_case(case)[1] for case in cases]
