@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kvroute.router.core.fleet import Fleet
 from kvroute.router.core.replica import Replica
@@ -28,6 +30,21 @@ MOST_BASE = 0.2
 """Longest constant part of TTFT: what is above it is slowness [s]."""
 SHRINK = 16.0
 """Observations' worth of weight that the prior has against a replica's own factor."""
+
+
+def median(values: Floats) -> float:
+    """The median, at a tenth of the time that numpy's takes for so few."""
+    ordered = np.sort(values)
+    middle = ordered.size // 2
+    upper: float = ordered.item(middle)
+    return upper if ordered.size % 2 else 0.5 * (ordered.item(middle - 1) + upper)
+
+
+@functools.cache
+def _pairs(n: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Indices of all pairs of n observations; n is `POOLED_WINDOW` at most."""
+    first, second = np.triu_indices(n, 1)
+    return first, second
 
 
 class Line:
@@ -60,18 +77,18 @@ class Line:
     def _fit(self, n: int, factor: float) -> None:
         """Theil-Sen: the median of pairwise slopes, then the median intercept. A quarter may be outliers."""
         work, ttft = self._work[:n], self._ttft[:n]
-        first, second = np.triu_indices(n, 1)
+        first, second = _pairs(n)
         dx = work[second] - work[first]
         apart = np.abs(dx) > 0.25 * float(work.max())
         slope = 0.0
         if int(apart.sum()) >= 2 * n:
-            slope = float(np.median((ttft[second] - ttft[first])[apart] / dx[apart]))
+            slope = median((ttft[second] - ttft[first])[apart] / dx[apart])
         if slope > 0.0:
             self.factor = min(max(slope, SANE[0]), SANE[1])
             self.fitted = True
         elif not self.fitted:  # all requests alike: the intercept cannot be told from the slope
             self.factor = factor
-        self.base = min(max(0.0, float(np.median(ttft - self.factor * work))), MOST_BASE)
+        self.base = min(max(0.0, median(ttft - self.factor * work)), MOST_BASE)
 
 
 class Rate:
@@ -134,7 +151,7 @@ class Estimate:
     def prior(self) -> float:
         """What an unobserved replica is taken to be: the fleet's median, else what engines' own sums say, else 1."""
         fits = [rate.factor for rate in self._rates.values() if rate.observed]
-        return float(np.median(fits or list(self._engine_factor.values()) or [1.0]))
+        return median(np.array(fits or list(self._engine_factor.values()) or [1.0]))
 
     def first_output(self, replica: Replica, work: float, ttft: float) -> None:
         """A stream's first output came `ttft` seconds after its decision, predicted as `work` seconds at factor 1."""
