@@ -41,19 +41,14 @@ def fewest(meets: Meets[int], most: int, least: int = 1) -> Frontier[int]:
     search goes on above it.
     """
     tried = _Tried(meets)
-    floor, ceiling = least - 1, 0
-    while not ceiling:
-        tried.all([min(most, max(least, floor * 2) * 2**i) for i in range(WIDTH)])
-        floor, ceiling = tried.border()
-        if floor >= most:
-            return Frontier(None, tried.monotone())
     while True:
         floor, ceiling = tried.border()
         floor = max(floor, least - 1)
-        if not ceiling:
+        if floor >= most:
             return Frontier(None, tried.monotone())
-        between = _between(floor, ceiling)
-        if between:
+        if not ceiling:
+            tried.all([min(most, max(least, floor + 1, floor * 2) * 2**i) for i in range(WIDTH)])
+        elif between := _between(floor, ceiling):
             tried.all(between)
         elif ceiling < most and ceiling + 1 not in tried.met:
             tried.all([ceiling + 1])
