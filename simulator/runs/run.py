@@ -310,6 +310,10 @@ class Run:
 
     # --- what came of it ---
 
+    def open_leases(self) -> list[int]:
+        """Leases not yet settled, per router: of its own, and of others."""
+        return [len(ledger) for router in self._routers for ledger in (router.deciding.ledger, router.deciding.others)]
+
     def outcome(self, cpu_seconds: float) -> Outcome:
         """What is known now."""
         requests = self._requests
