@@ -68,6 +68,7 @@ def main() -> None:
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="[default: text]")
 @click.option("--log-requests", is_flag=True, default=None, help="One line per request at info.")
+@click.option("--decision-log", help="File for one JSON line per request: what was decided and what came of it.")
 def serve(backends: tuple[str, ...], tokenizers: tuple[str, ...], path: Path | None, **options: Any) -> None:
     """Route requests to vLLM replicas."""
     from kvroute.router.config import load
@@ -88,6 +89,7 @@ def serve(backends: tuple[str, ...], tokenizers: tuple[str, ...], path: Path | N
         "log_level": "logging.level",
         "log_format": "logging.format",
         "log_requests": "logging.requests",
+        "decision_log": "logging.decisions",
     }
     overrides: dict[str, Any] = {keys.get(name, name): value for name, value in options.items()}
     overrides["backends"] = list(backends) or None

@@ -50,7 +50,7 @@ class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Logging(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is written to stderr."""
+    """What is written about what happens; lines go to stderr."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     """The least severe line that is written."""
@@ -58,6 +58,10 @@ class Logging(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Lines for people or JSON objects."""
     requests: bool = False
     """One line per request at info."""
+    decisions: str | None = None
+    """File that gets one JSON line per request, when it is over, for `kvroute replay` and `kvroute calibrate`: what was
+    decided and what came of it, keys and never text; session keys and request ids are the clients'. Move it away and it
+    is opened anew. Several workers append their number: `FILE.0`, `FILE.1`. None: no such file."""
 
 
 class Knowledge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -13,6 +13,7 @@ from kvroute.scorers.contract import Request
 
 if TYPE_CHECKING:
     from kvroute.router.control.series import RequestSeries
+    from kvroute.router.core.decided import Decided
     from kvroute.router.traffic import Traffic
 
 COSTLY = frozenset({Failure.STALE, Failure.CUT, Failure.PROTOCOL})
@@ -54,18 +55,19 @@ class Exchange:
         "_broken",
         "_pieces",
         "_settled",
-        "_started",
         "_status",
         "_traffic",
         "_tried",
         "_ttft",
         "_usage",
+        "arrived",
         "body",
         "decision",
         "endpoint",
         "explain",
         "path",
         "read",
+        "record",
         "request",
         "request_headers",
         "response_headers",
@@ -81,12 +83,13 @@ class Exchange:
         path: bytes,
         explain: bool,
         now: float,
+        pinned: bool = False,
     ) -> None:
-        """`now`: when the request arrived."""
+        """`now`: when the request arrived. `pinned`: it had to go where it goes."""
         self._traffic = traffic
         self.read = read
         self._pieces = 0
-        self._started = now
+        self.arrived = now
         self._broken: frozenset[str] = frozenset()
         self._tried: frozenset[str] = frozenset()
         self._settled = False
@@ -99,9 +102,11 @@ class Exchange:
         self.explain = explain
         self.series: RequestSeries
         """Where this attempt is counted; the observer sets it."""
-        self._aim(decision)
+        self.record: Decided | None = None
+        """Its line of the decision log, where there is one."""
+        self._aim(decision, pinned)
 
-    def _aim(self, decision: Decision) -> None:
+    def _aim(self, decision: Decision, pinned: bool) -> None:
         """Point at the replica of a decision."""
         self.decision = decision
         """The decision that holds now: a retry has another."""
@@ -118,6 +123,9 @@ class Exchange:
                 (b"X-Kvroute-Best-Hit-Tokens", b"%d" % decision.best_hit_tokens),
                 (b"X-Kvroute-Prompt-Tokens", b"%d" % self.request.tokens),
             )
+        log = self._traffic.decisions
+        if log is not None:
+            log.decided(self, pinned, self._tried)
         self._traffic.observer.began(self)
 
     # --- what the data plane reports ---
@@ -133,8 +141,11 @@ class Exchange:
     def first_output(self, now: float) -> None:
         """First event of a stream that carries output."""
         if self._ttft is None:
-            self._ttft = now - self._started
+            self._ttft = now - self.arrived
             self._traffic.deciding.ledger.first_output(self.decision.lease, now)
+            log = self._traffic.decisions
+            if log is not None and self.record is not None:
+                log.first_output(self.record, now)
 
     def streamed(self, pieces: int) -> None:
         """In how many segments a stream came, from that of its first output on."""
@@ -153,6 +164,9 @@ class Exchange:
         """An attempt failed before anything was relayed: aim at another try, or give the answer to end with."""
         replica = self.decision.replica
         self._release(now, completed=False)
+        log = self._traffic.decisions
+        if log is not None and self.record is not None:
+            log.failed(self.record, failure, now)
         self._traffic.unreached(self.endpoint, failure, now)
         if failure is not Failure.STALE:
             self._tried |= self._traffic.names_at(replica)
@@ -169,7 +183,9 @@ class Exchange:
         if isinstance(decision, Reply):
             return decision
         self._traffic.observer.retried(self)
-        self._aim(decision)
+        if log is not None and self.record is not None:
+            log.again(self.record)
+        self._aim(decision, failure is Failure.STALE and decision.replica is replica)
         return None
 
     def settle(self, outcome: Outcome, now: float) -> None:
@@ -179,9 +195,12 @@ class Exchange:
         self._settled = True
         completed = outcome is Outcome.COMPLETED and self._status < 400
         self._release(now, completed=completed)
+        log = self._traffic.decisions
+        if log is not None and self.record is not None:
+            log.settled(self.record, outcome, self._status, self._usage, now)
         if self._usage is not None and self.read.text_bytes:
             self._traffic.lens.observe(self.read.model, self.read.text_bytes, self._usage.prompt)
-        end = Ending(self._status, self._ttft, now - self._started, self._usage, self._pieces)
+        end = Ending(self._status, self._ttft, now - self.arrived, self._usage, self._pieces)
         self._traffic.observer.settled(self, outcome, end)
 
     def _release(self, now: float, *, completed: bool) -> None:

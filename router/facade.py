@@ -60,6 +60,7 @@ class Facade:
         now = self._traffic.clock()
         self._traffic.deciding.ledger.advance(now)
         self._traffic.deciding.fleet.advance(now)
+        self._looked(now)
         missing = self._local.missing()
         return [self._status(member, replica, missing) for member, replica in self._membership]
 
@@ -94,6 +95,7 @@ class Facade:
         if isinstance(pool, Reason):
             raise self._traffic.nobody(request, pool)
         candidates = deciding.candidates(request, pool, now)
+        self._looked(now)
         policy = deciding.policy
         # A generator of its own: asking must not change what happens next.
         chosen = policy.choose(request, candidates, now, np.random.default_rng(0)) if _is_sum(policy) else -1
@@ -143,6 +145,10 @@ class Facade:
                 )
             )
         return costs
+
+    def _looked(self, now: float) -> None:
+        if self._traffic.decisions is not None:
+            self._traffic.decisions.looked(now)
 
     def _drain(self, name: str, drained: bool) -> None:
         if not self._membership.drain(name, drained):

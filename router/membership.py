@@ -6,10 +6,13 @@ import logging
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from kvroute.router.control.metrics import Metrics
 from kvroute.router.core.canary import Canary, Hint
 from kvroute.router.core.decide import Deciding
+from kvroute.router.core.decided import VERSION
+from kvroute.router.core.decided import Reading as ReadingLine
 from kvroute.router.core.outside import Outside
 from kvroute.router.core.replica import Replica, Spec, State
 from kvroute.router.core.trust import Trust
@@ -20,6 +23,9 @@ from kvroute.router.fleetwatch.models import Served
 from kvroute.router.hears import Deaf, Hears
 from kvroute.router.traffic import Target
 from kvroute.scorers.contract import Column
+
+if TYPE_CHECKING:
+    from kvroute.router.control.decisions import DecisionLog
 
 log = logging.getLogger(__name__)
 
@@ -50,12 +56,14 @@ class Member:
 class Cached:
     """What is followed of one replica's cache: how far its estimate is trusted, and its last reading."""
 
-    __slots__ = ("adapters", "canary", "last", "trust")
+    __slots__ = ("adapters", "canary", "last", "limit", "trust")
 
     def __init__(self) -> None:
         self.trust = Trust()
         self.canary = Canary()
         self.last: Reading | None = None
+        self.limit = math.nan
+        """What of its cache was last believed to be there for us; NaN before the first reading [tokens]."""
         self.adapters: OrderedDict[str, None] = OrderedDict()
         """LoRA adapters seen at work there, the latest last."""
 
@@ -76,6 +84,8 @@ class Membership:
         """When each replica's engine started, where it tells [s since 1970]."""
         self.members: dict[Endpoint, Member] = {}
         self.hears: Hears = Deaf()
+        self.decisions: DecisionLog | None = None
+        """Where it is written what became of the fleet, if anywhere."""
         self.left: Callable[[str], None] = metrics.forget
         """Called with the name of each replica that has left."""
         self.mean_miss_tokens = 256.0
@@ -140,7 +150,7 @@ class Membership:
         member = self.members[endpoint]
         member.served = served
         for replica in member.replicas:
-            self._deciding.fleet.update(replica, self._spec(member, replica.spec.rank))
+            self._update(member, replica)
         lasts = (self.cached(replica.name).last for replica in member.replicas)
         self._tell_served(member, [last for last in lasts if last is not None])
 
@@ -161,6 +171,8 @@ class Membership:
             self._outside.forget(replica)
             self._cached.pop(replica.name, None)
             self._metrics.restarted(replica.name)
+            if self.decisions is not None:
+                self.decisions.restarted(replica)
 
     def scraped(self, endpoint: Endpoint, readings: list[Reading], now: float) -> None:
         """Fresh readings, one per rank."""
@@ -199,7 +211,7 @@ class Membership:
         member.served, member.up, member.reason = served, True, ""
         self._set_ranks(member, readings, now)
         for replica in member.replicas:
-            self._deciding.fleet.update(replica, self._spec(member, replica.spec.rank))
+            self._update(member, replica)
         self._settle_state(member)
         for lack in _lacking(readings):
             log.warning("%s %s", member.backend.endpoint.name, lack)
@@ -233,6 +245,13 @@ class Membership:
         for replica in member.replicas:
             if replica.state is not member.state:
                 self._deciding.fleet.move(replica, member.state)
+                if self.decisions is not None:
+                    self.decisions.moved(replica)
+
+    def _update(self, member: Member, replica: Replica) -> None:
+        self._deciding.fleet.update(replica, self._spec(member, replica.spec.rank))
+        if self.decisions is not None:
+            self.decisions.changed(replica)
 
     def _spec(self, member: Member, rank: int | None) -> Spec:
         backend, served = member.backend, member.served
@@ -250,6 +269,8 @@ class Membership:
 
     def _join(self, member: Member, rank: int | None, now: float) -> Replica:
         replica = self._deciding.fleet.join(self._spec(member, rank), now)
+        if self.decisions is not None:
+            self.decisions.joined(replica)
         self._targets[replica.name] = Target(
             member.backend.endpoint,
             () if rank is None else ((b"X-data-parallel-rank", str(rank).encode()),),
@@ -266,51 +287,71 @@ class Membership:
         self._deciding.occupancy.leave(replica.row)
         self._cached.pop(replica.name, None)
         self._deciding.fleet.move(replica, State.GONE)
+        if self.decisions is not None:
+            self.decisions.left(replica)
         self.left(replica.name)
 
     def _read(self, replica: Replica, reading: Reading) -> None:
         deciding, cached = self._deciding, self.cached(replica.name)
         before, cached.last = cached.last, reading
-        if before is not None:
-            self._learn(replica, cached, before, reading)
+        cells = replica.cells.copy()
+        seconds, tokens = self._learn(replica, cached, before, reading) if before is not None else (0.0, 0.0)
         if reading.capacity_tokens:
             deciding.fleet.write(replica, Column.CAPACITY_TOKENS, reading.capacity_tokens)
-        self._believe(replica, cached, reading)
-        self._outside.read(replica, reading.running or 0.0, reading.waiting or 0.0, self.mean_miss_tokens)
+        limit = self._believe(replica, cached, reading)
+        miss = self.mean_miss_tokens
+        applied = self._outside.read(replica, reading.running or 0.0, reading.waiting or 0.0, miss)
+        if self.decisions is not None and (replica.cells != cells or limit != cached.limit or seconds > 0.0):
+            outside = (*self._outside.applied(replica), miss) if applied else None
+            sums = (seconds, tokens) if math.isfinite(seconds + tokens) else (0.0, 0.0)
+            told = reading.capacity_tokens, reading.block_size, limit if limit < math.inf else None
+            self.decisions.read(ReadingLine(VERSION, 0, 0.0, replica.name, *sums, *told, outside))
+        cached.limit = limit
         if reading.max_adapters and len(replica.spec.adapters) > reading.max_adapters:
             for name in (*reading.running_adapters, *reading.waiting_adapters):
                 self._adapter_used(replica, cached, name)
             while len(cached.adapters) > reading.max_adapters:
                 cached.adapters.popitem(last=False)
-            deciding.fleet.set_resident(replica, frozenset(cached.adapters))
+            self._set_resident(replica, frozenset(cached.adapters))
         else:
-            deciding.fleet.set_resident(replica, None)
+            self._set_resident(replica, None)
 
     def adapter_used(self, replica: Replica, name: str) -> None:
         """A request for an adapter was sent there: it will be on the device when the next one comes."""
         if replica.resident is not None and name not in replica.resident:
             cached = self.cached(replica.name)
             self._adapter_used(replica, cached, name)
-            self._deciding.fleet.set_resident(replica, replica.resident | {name})
+            self._set_resident(replica, replica.resident | {name})
+
+    def _set_resident(self, replica: Replica, adapters: frozenset[str] | None) -> None:
+        if adapters != replica.resident:
+            self._deciding.fleet.set_resident(replica, adapters)
+            if self.decisions is not None:
+                self.decisions.resident(replica)
 
     def _adapter_used(self, replica: Replica, cached: Cached, name: str) -> None:
         cached.adapters[name] = None
         cached.adapters.move_to_end(name)
 
-    def _learn(self, replica: Replica, cached: Cached, before: Reading, reading: Reading) -> None:
+    def _learn(self, replica: Replica, cached: Cached, before: Reading, reading: Reading) -> tuple[float, float]:
+        """What the engine's sums tell of its speed and its cache: its prefill seconds, and the tokens of those."""
         seconds = (reading.prefill_seconds or 0.0) - (before.prefill_seconds or 0.0)
         tokens = (reading.computed_tokens or 0.0) - (before.computed_tokens or 0.0)
         self._deciding.estimate.engine_sums(replica, seconds, tokens)
         hits, prompts = _cache_totals(reading)
         old_hits, old_prompts = _cache_totals(before)
         cached.trust.counted(hits - old_hits, prompts - old_prompts)
+        return seconds, tokens
 
-    def _believe(self, replica: Replica, cached: Cached, reading: Reading) -> None:
+    def _believe(self, replica: Replica, cached: Cached, reading: Reading) -> float:
+        """Set what is believed to be there for us of its cache, and say it [tokens]."""
         capacity = reading.capacity_tokens or math.inf
         if reading.prefix_caching is False:
             capacity = 0.0
         share = cached.trust.share
-        self._deciding.occupancy.set_capacity(replica.row, capacity * share if share < 1.0 else capacity)
+        limit = capacity * share if share < 1.0 else capacity
+        self._deciding.occupancy.set_capacity(replica.row, limit)
+        return limit
 
 
 def _lacking(readings: list[Reading]) -> Iterator[str]:

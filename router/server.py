@@ -22,10 +22,12 @@ from kvroute import __version__
 from kvroute.router import credentials
 from kvroute.router.config import Config, Listen, Redis
 from kvroute.router.control.admin import ControlServer, make_admin
+from kvroute.router.control.decisions import DecisionLog
 from kvroute.router.control.logs import set_up_logs
 from kvroute.router.control.loop_lag import LoopLag
 from kvroute.router.control.metrics import Metrics
 from kvroute.router.core.decide import Deciding
+from kvroute.router.core.decided import VERSION, Began
 from kvroute.router.core.fleet import Fleet
 from kvroute.router.core.index import Index
 from kvroute.router.core.observed import Observed
@@ -63,10 +65,11 @@ KNOWN_SECONDS = 2.0
 class Server:
     """One router process. `start`, then `drain` and `close`."""
 
-    def __init__(self, config: Config, shared: Listen | None = None) -> None:
+    def __init__(self, config: Config, shared: Listen | None = None, worker: int | None = None) -> None:
         """Build everything; nothing listens yet.
 
-        `shared`: where one of several workers listens; it shares the clients' port with the others.
+        `shared`: where one of several workers listens; it shares the clients' port with the others. `worker`: its
+        number among them.
 
         Raises:
             ConfigError, PluginError: the configuration names what cannot be had.
@@ -126,6 +129,9 @@ class Server:
             _options(config),
         )
         self.traffic.targets = targets
+        self.decisions: DecisionLog | None = None
+        if config.logging.decisions is not None:
+            self.decisions = self._log_decisions(config.logging.decisions, worker)
         self.knowing = Knowing(self.deciding, self.membership, self.hearing, self.lenses)
         self.facade = Facade(__version__, config, self.traffic, self.membership, self.local, self.knowing)
         self.metrics.replicas = self.facade.replicas
@@ -165,6 +171,8 @@ class Server:
             self._file = BackendsFile(Path(config.backends_file), self._listed)
             backends = check_distinct([*backends, *self._file.start()])
         self._context = credentials.client_ssl(config)
+        if self.decisions is not None:
+            self._begin(self.decisions)
         await self.lenses.start()
         self.control_port = await self._control.start()
         self._lag.start()
@@ -208,6 +216,8 @@ class Server:
         if self.sharing is not None:
             await self.sharing.close()
         self.hearing.close()
+        if self.decisions is not None:
+            await self.decisions.close()
         if self._store is not None:
             await self._store.close()
         await self.lenses.close()
@@ -232,6 +242,28 @@ class Server:
         self.sharing = self.hearing.sharing = Sharing(self.deciding, self._store, settings, listener=self.hearing)
         self.sharing.foreign.sent = self.hearing.sent
         log.info("what is known is shared through %s, under %r", where, redis.namespace)
+
+    def _log_decisions(self, path: str, worker: int | None) -> DecisionLog:
+        config, known = self.config, self.config.knowledge
+        fetch, shared = (0.0, known.cpu_seconds, known.disk_seconds), config.redis.url is not None
+        spec, step, block = config.policy_spec(), config.step, known.text_block_bytes
+
+        def began(wall: float, clock: float, order: int) -> Began:
+            return Began(
+                VERSION, __version__, wall, clock, order, spec, config.seed, step, fetch, block, worker, shared
+            )
+
+        made = DecisionLog(path if worker is None else f"{path}.{worker}", began)
+        self.traffic.decisions = self.membership.decisions = made
+        self.metrics.decisions = made.counts
+        return made
+
+    def _begin(self, decisions: DecisionLog) -> None:
+        try:
+            decisions.begin()
+        except OSError as error:
+            raise ConfigError(f"logging.decisions: {decisions.path} cannot be written: {error.strerror}") from error
+        decisions.start()
 
     def _listed(self, backends: list[Backend]) -> None:
         """The backends' file changed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import parse_qs
 
 import msgspec
@@ -23,6 +23,9 @@ from kvroute.router.parse import Body, Kind, form_model, glance, parse, strip_tr
 from kvroute.router.retries import RetryBudget
 from kvroute.router.stored import StoredResponses
 from kvroute.scorers.contract import Request
+
+if TYPE_CHECKING:
+    from kvroute.router.control.decisions import DecisionLog
 
 NO_PROMPT = Prompt(keys=[], tokens=0, block_tokens=1.0, anchor=0, text_bytes=0)
 
@@ -78,6 +81,8 @@ class Traffic:
         self.stored = StoredResponses()
         self.targets: dict[str, Target] = {}
         self.observer = observer
+        self.decisions: DecisionLog | None = None
+        """Where decisions and what came of them are written, if anywhere."""
         self._health = health
         self._local = local
         self.clock = clock
@@ -178,10 +183,11 @@ class Traffic:
         decision = None
         if note.kind is Kind.RESPONSES or note.kind is Kind.OTHER:
             decision = self._pinned(head.path, body, request, now)
+        pinned = decision is not None
         if decision is None:
             decision = self._decide(request, now)
         self.observer.decided(time.perf_counter() - begun)
-        return Exchange(self, read, decision, data, head.path, note.explain, arrived)
+        return Exchange(self, read, decision, data, head.path, note.explain, arrived, pinned)
 
     def _note(self, head: Head) -> Note:
         """What path and headers say: read once for heads that come again."""
@@ -232,6 +238,8 @@ class Traffic:
     def _decide(self, request: Request, now: float, tried: frozenset[str] = frozenset()) -> Decision:
         decision = self.deciding.decide(request, now, tried)
         if isinstance(decision, Reason):
+            if self.decisions is not None and not tried and decision is not Reason.UNKNOWN_MODEL:
+                self.decisions.refused(request, now)
             raise self.nobody(request, decision)
         return decision
 

@@ -80,6 +80,10 @@ PLUGIN_FAILURES = Metric(
     ("plugin",),
     "Calls of a scorer or policy that raised or answered nonsense.",
 )
+DECISIONS_WRITTEN = Metric("kvroute_decision_log_lines_total", "counter", (), "Lines written to the decision log.")
+DECISIONS_DROPPED = Metric(
+    "kvroute_decision_log_dropped_total", "counter", (), "Lines that could not be written to the decision log."
+)
 REPLICA_STATE = Metric("kvroute_replica_state", "gauge", ("replica", "state"), "1 for the state that it is in, else 0.")
 REPLICA_REQUESTS = Metric(
     "kvroute_replica_requests", "gauge", _REPLICA, "Requests running and waiting there, others' included."

@@ -14,7 +14,7 @@ from kvroute.router.control.exposition import write_histograms, write_numbers
 from kvroute.router.control.histogram import Histogram
 from kvroute.router.control.knowledge import Knowledge
 from kvroute.router.control.knowledge_page import knowledge_pieces
-from kvroute.router.control.series import RequestSeries, RouterSeries
+from kvroute.router.control.series import LineCounts, RequestSeries, RouterSeries
 from kvroute.router.dataplane.counters import Counters
 
 STATES = ("joining", "ready", "draining", "ejected", "gone")
@@ -45,6 +45,10 @@ _DATA_PLANE: tuple[tuple[c.Metric, Callable[[Counters], int]], ...] = (
     (c.BODY_BYTES, attrgetter("body_bytes")),
     (c.UPSTREAM_CONNECTS, attrgetter("upstream_connects")),
     (c.UPSTREAM_REUSED, attrgetter("upstream_reused")),
+)
+_DECISIONS: tuple[tuple[c.Metric, Callable[[LineCounts], int]], ...] = (
+    (c.DECISIONS_WRITTEN, attrgetter("written")),
+    (c.DECISIONS_DROPPED, attrgetter("dropped")),
 )
 _GAUGES: tuple[tuple[c.Metric, Callable[[ReplicaStatus], float | None]], ...] = (
     (c.REPLICA_REQUESTS, attrgetter("requests")),
@@ -77,6 +81,8 @@ class Metrics:
         """Asked at each scrape for what is known of the replicas' caches."""
         self.counters = Counters()
         """What the data plane counts of itself; put its own object here."""
+        self.decisions = LineCounts()
+        """What the decision log counts; put its own object here."""
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
 
@@ -129,6 +135,8 @@ class Metrics:
         yield from write_histograms(c.LOOP_LAG, [((), self.router.loop_lag)])
         for metric, count in _DATA_PLANE:
             yield from write_numbers(metric, [((), count(self.counters))])
+        for metric, lines in _DECISIONS:
+            yield from write_numbers(metric, [((), lines(self.decisions))])
         yield from write_numbers(c.EJECTIONS, _by_name(self._ejections))
         yield from write_numbers(c.RESTARTS, _by_name(self._restarts))
         yield from write_numbers(c.PLUGIN_FAILURES, _by_name(self._plugin_failures))

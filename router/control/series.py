@@ -70,3 +70,14 @@ class RouterSeries:
         """Hash, look-up, decision and reservation [seconds]."""
         self.loop_lag = Histogram(SHORT_SECONDS)
         """How late the event loop ran a timer [seconds]."""
+
+
+class LineCounts:
+    """What is counted of a log's lines."""
+
+    __slots__ = ("dropped", "written")
+
+    def __init__(self) -> None:
+        self.written = 0
+        self.dropped = 0
+        """Lines that could not be written."""

@@ -60,7 +60,7 @@ async def _work(connection: socket.socket) -> int:
 
 
 async def _serve(task: Task, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stop: asyncio.Event) -> None:
-    server = Server(task.config, task.listen)
+    server = Server(task.config, task.listen, task.index)
     server.local.pages = GatheredPage(task.gathered, server.metrics)
     hearing = asyncio.create_task(_hear(server, reader, stop))
     try:

@@ -1,0 +1,351 @@
+"""Writes the decision log: lines are made when requests end, and written beside them in batches. What cannot be
+written is dropped and counted; no request waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from kvroute.router.control.appended import Appended
+from kvroute.router.control.logs import SeldomLog
+from kvroute.router.control.series import LineCounts
+from kvroute.router.core.decided import (
+    VERSION,
+    Attempt,
+    Began,
+    Decided,
+    Line,
+    Looked,
+    Member,
+    Reading,
+    Resident,
+    Shortened,
+)
+from kvroute.router.parse import PATHS, Kind
+from kvroute.scorers.contract import Column
+
+if TYPE_CHECKING:
+    from kvroute.router.core.replica import Replica
+    from kvroute.router.dataplane.contract import Failure, Outcome
+    from kvroute.router.exchange import Exchange
+    from kvroute.router.usage import Usage
+    from kvroute.scorers.contract import Request
+
+log = logging.getLogger(__name__)
+
+FLUSH_SECONDS = 0.25
+"""How long lines wait for others to be written with."""
+RETRY_SECONDS = 1.0
+"""After a failure."""
+LAST_SECONDS = 5.0
+"""How long the last lines may take to be written when the router ends."""
+MOST_LINES = 16_384
+MOST_KEYS = 1_000_000
+"""What may wait to be written; a key takes some 40 bytes."""
+SLICE = 32
+"""Lines made at once, in well under a millisecond; then the event loop runs."""
+BATCH_BYTES = 1 << 20
+_LARGEST = 1 << 63
+_INF = math.inf
+
+
+class DecisionLog:
+    """One router's log. All but `start` and `close` return at once."""
+
+    def __init__(
+        self, path: str, began: Callable[[float, float, int], Began], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`began` makes a file's first line of the time of day, the clock and the last event's number."""
+        self.counts = LineCounts()
+        self._file = Appended(path)
+        self._began = began
+        self._clock = clock
+        self._order = 0
+        self._members: dict[str, Member] = {}
+        self._waiting: deque[Line] = deque()
+        self._waiting_keys = 0
+        self._news = asyncio.Event()
+        self._ending = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._shortened = Shortened()
+        self._encoder = msgspec.json.Encoder()
+        self._seldom = SeldomLog(log, clock=clock)
+        self._start: Began | None = None
+
+    @property
+    def path(self) -> str:
+        """Where it is written."""
+        return self._file.path
+
+    def begin(self) -> None:
+        """From here on events are numbered. Call it before anything is decided.
+
+        Raises:
+            OSError: the file cannot be had.
+        """
+        self._file.open()
+        self._file.close()
+        self._start = self._began(time.time(), self._clock(), 0)
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._task = asyncio.create_task(self._write())
+
+    async def close(self) -> None:
+        """Write what waits, as far as that takes no longer than `LAST_SECONDS`."""
+        self._ending.set()
+        self._news.set()
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=LAST_SECONDS)
+            if self._waiting:
+                log.warning("%s: the last %d lines were not written in time", self._file.path, len(self._waiting))
+            if self._task.done():
+                self._file.close()
+            self._task.cancel()
+
+    # --- a request's way ---
+
+    def decided(self, exchange: Exchange, pinned: bool, tried: frozenset[str]) -> None:
+        """It is about to be sent to the replica of its decision."""
+        decision = exchange.decision
+        request, replica = exchange.request, decision.replica
+        self._order = order = self._order + 1
+        record = exchange.record
+        if record is None:
+            record = exchange.record = _record(request, exchange.arrived)
+            record.kind = PATHS.get(exchange.path, Kind.OTHER).value
+        record.orders = (order, 0, 0)
+        record.decided = decision.lease.opened
+        record.replica = replica.name
+        record.hit_tokens = round(decision.hit_tokens, 3)
+        record.best_hit_tokens = round(decision.best_hit_tokens, 3)
+        record.predicted_ttft = round(decision.predicted_ttft, 7)
+        record.knowledge = replica.source.value
+        record.pinned = pinned
+        if tried:
+            record.tried = tuple(sorted(tried))
+
+    def first_output(self, record: Decided, now: float) -> None:
+        """The first output of its stream has passed."""
+        self._order += 1
+        record.first = now
+        record.orders = (record.orders[0], self._order, 0)
+
+    def failed(self, record: Decided, failure: Failure, now: float) -> None:
+        """An attempt failed; whether another follows is seen later."""
+        self._order += 1
+        record.failure = failure.value
+        record.ended = now
+        record.orders = (*record.orders[:2], self._order)
+
+    def again(self, record: Decided) -> None:
+        """Another attempt follows the one that failed."""
+        orders = (record.orders[0], record.orders[2])
+        failed = Attempt(
+            record.replica, record.decided, record.ended, orders, record.failure, record.tried, record.pinned
+        )
+        record.earlier = (*record.earlier, failed)
+        record.attempts += 1
+        record.failure = ""
+        record.tried = ()
+
+    def settled(self, record: Decided, outcome: Outcome, status: int, usage: Usage | None, now: float) -> None:
+        """It is over."""
+        if not record.failure:
+            self._order += 1
+            record.ended = now
+            record.orders = (*record.orders[:2], self._order)
+        record.outcome = outcome.value  # type: ignore[assignment]
+        record.status = status
+        if usage is not None:
+            record.prompt_tokens = usage.prompt
+            record.output_tokens = usage.completion
+            record.cached_tokens = usage.cached
+        self._put(record)
+
+    def refused(self, request: Request, now: float) -> None:
+        """No replica could be chosen for it."""
+        record = _record(request, now)
+        record.decided = record.ended = now
+        self._order += 1
+        record.orders = (self._order, 0, 0)
+        record.outcome = "refused"
+        record.attempts = 0
+        self._put(record)
+
+    # --- what the fleet does ---
+
+    def joined(self, replica: Replica) -> None:
+        """A replica was added."""
+        self._tell("join", replica, replica.since)
+
+    def changed(self, replica: Replica) -> None:
+        """What it serves may have changed."""
+        self._tell("change", replica, self._clock())
+
+    def moved(self, replica: Replica) -> None:
+        """It has taken a step of its life."""
+        self._tell("state", replica, self._clock())
+
+    def restarted(self, replica: Replica) -> None:
+        """Its engine is another one."""
+        self._tell("restart", replica, self._clock())
+
+    def left(self, replica: Replica) -> None:
+        """It is gone."""
+        self._tell("leave", replica, self._clock())
+        self._members.pop(replica.name, None)
+
+    def resident(self, replica: Replica) -> None:
+        """Other adapters are on its device."""
+        held = None if replica.resident is None else tuple(sorted(replica.resident))
+        self._order += 1
+        self._put(Resident(VERSION, self._order, self._clock(), replica.name, held))
+
+    def read(self, reading: Reading) -> None:
+        """A look at its metrics that changed something; number and time are put in here."""
+        self._order += 1
+        reading.order, reading.at = self._order, self._clock()
+        member = self._members.get(reading.name)
+        if member is not None:
+            if reading.capacity_tokens is not None:
+                member.capacity_tokens = reading.capacity_tokens
+            if reading.block_tokens is not None:
+                member.block_tokens = reading.block_tokens
+        self._put(reading)
+
+    def looked(self, now: float) -> None:
+        """The fleet's load was brought up to `now` for somebody to look at."""
+        self._order += 1
+        self._put(Looked(VERSION, self._order, now))
+
+    def _tell(self, what: str, replica: Replica, now: float) -> None:
+        before = self._members.get(replica.name)
+        member = _member(what, replica, self._order + 1, now, before)
+        if what == "change" and before is not None and _same(before, member):
+            return
+        self._order += 1
+        self._members[replica.name] = member
+        self._put(member)
+
+    # --- the queue and its end ---
+
+    def _put(self, line: Line) -> None:
+        keys = len(line.keys) if isinstance(line, Decided) else 0
+        if len(self._waiting) >= MOST_LINES or self._waiting_keys + keys > MOST_KEYS:
+            self.counts.dropped += 1
+            self._seldom.warning("full", "%s cannot be written fast enough: lines are dropped", self._file.path)
+            return
+        self._waiting.append(line)
+        self._waiting_keys += keys
+        self._news.set()
+
+    async def _write(self) -> None:
+        last = False
+        while not last:
+            await self._news.wait()
+            self._news.clear()
+            await self._pause(FLUSH_SECONDS)
+            last = self._ending.is_set()
+            try:
+                await self._flush()
+            except OSError as error:
+                self._seldom.error("fails", "%s cannot be written: %s", self._file.path, error.strerror or error)
+                self._news.set()
+                await self._pause(RETRY_SECONDS)
+
+    async def _pause(self, seconds: float) -> None:
+        """Or until the router ends."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._ending.wait(), seconds)
+
+    async def _flush(self) -> None:
+        while self._waiting:
+            pieces: list[bytes] = []
+            if await asyncio.to_thread(self._file.open):
+                self._shortened.clear()
+                pieces += self._beginning()
+            lines = await self._made(pieces)
+            try:
+                await asyncio.to_thread(self._file.append, b"".join(pieces))
+            except OSError:
+                # What rests on these lines could not be read.
+                self._shortened.clear()
+                self._file.close()
+                self.counts.dropped += lines
+                raise
+            self.counts.written += lines
+
+    def _beginning(self) -> list[bytes]:
+        """A file's first lines."""
+        start, self._start = self._start, None
+        if start is not None:
+            return [self._encoded(start)]
+        here = [msgspec.structs.replace(member, what="here") for member in self._members.values()]
+        began = self._began(time.time(), self._clock(), self._order)
+        return [self._encoded(line) for line in (began, *here)]
+
+    async def _made(self, pieces: list[bytes]) -> int:
+        """Turn waiting lines into text, a batch at most: how many."""
+        waiting, lines, size = self._waiting, 0, 0
+        while waiting and size < BATCH_BYTES:
+            for _ in range(min(SLICE, len(waiting))):
+                line = waiting.popleft()
+                if isinstance(line, Decided):
+                    self._waiting_keys -= len(line.keys)
+                    self._shortened.shorten(line)
+                text = self._encoded(line)
+                pieces.append(text)
+                size += len(text)
+                lines += 1
+            await asyncio.sleep(0)
+        return lines
+
+    def _encoded(self, line: Line) -> bytes:
+        try:
+            return self._encoder.encode(line) + b"\n"
+        except ValueError:  # clients choose names and numbers
+            return self._encoder.encode(_sane(line)) + b"\n"
+
+
+def _record(request: Request, arrived: float) -> Decided:
+    return Decided(
+        VERSION, request.id, arrived, 0.0, 0.0, (0, 0, 0), "failed",
+        model=request.model, adapter=request.adapter, tokens=request.tokens, block_tokens=request.block_tokens,
+        keys=request.keys, anchor=request.anchor, session=request.session, priority=request.priority,
+        sequences=request.sequences, stream=request.stream, max_output_tokens=request.max_output_tokens,
+    )  # fmt: skip
+
+
+def _member(what: str, replica: Replica, order: int, now: float, before: Member | None) -> Member:
+    spec = replica.spec
+    capacity = replica.cells[Column.CAPACITY_TOKENS]
+    return Member(
+        VERSION, order, now, what, replica.name, spec.endpoint, replica.state.value, spec.role.name.lower(),  # type: ignore[arg-type]
+        spec.slots, spec.models, tuple(sorted(spec.adapters)), spec.rank, dict(spec.labels),
+        capacity if capacity < _INF else None, None if before is None else before.block_tokens, replica.source.value,
+    )  # fmt: skip
+
+
+def _same(one: Member, other: Member) -> bool:
+    """They differ in number, time and event alone."""
+    return one == msgspec.structs.replace(other, order=one.order, at=one.at, what=one.what)
+
+
+def _sane(line: Line) -> Line:
+    """The line with what JSON cannot hold replaced: lone surrogates, and numbers beyond 64 bits."""
+    for name in line.__struct_fields__:
+        value = getattr(line, name)
+        if isinstance(value, str):
+            setattr(line, name, value.encode("utf-8", "replace").decode())
+        elif type(value) is int:
+            setattr(line, name, max(-_LARGEST, min(value, _LARGEST - 1)) if name != "anchor" else value)
+    return line
