@@ -59,4 +59,4 @@ def _unknown(name: str, trace: bool) -> str:
         hint = f": a trace needs its file: {name}:PATH"
     elif trace and name in GENERATORS:
         hint = f": {name} is a generator and takes options, not a file: {name},key=value"
-    return f"there is no workload {name!r}{hint}. There are:\n{known()}"
+    return f"there is no workload {name!r}{hint}\nThere are:\n{known()}"

@@ -104,7 +104,8 @@ def meanings(declared: Iterable[Option]) -> str:
     """One line an option, for people."""
     lines = []
     for option in declared:
-        default = "not set" if option.default is None else f"{option.default:,}".replace(",", "")
+        shown = option.default
+        default = "not set" if shown is None else f"{shown:g}" if isinstance(shown, float) else str(shown)
         choices = f" ({', '.join(option.choices)})" if option.choices else ""
         lines.append(f"  {option.name:<14}{option.meaning}{choices} [{default}]")
     return "\n".join(lines)
