@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ GATE = 18 * 15_928.0
 """Tokens in flight that take 18 s."""
 
 
-def choose(hits: list[float], queued: list[float], policy: AffinityGate | None = None, **columns: list[float]) -> int:
+def choose(hits: list[float], queued: list[float], policy: AffinityGate | None = None, **columns: Any) -> int:
     """The choice among so many replicas for a prompt of 1,000 tokens."""
     given = candidates(len(hits), tokens=1000, hit_tokens=hits, queued_tokens=queued, **columns)
     return (policy or AffinityGate()).choose(request(), given, 0.0, RNG)

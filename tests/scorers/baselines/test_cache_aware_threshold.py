@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from kvroute.scorers.testing import candidates, request
 RNG = np.random.default_rng(0)
 
 
-def choose(requests: list[float], hits: list[float] | float = 0.0, **columns: list[float]) -> int:
+def choose(requests: list[float], hits: list[float] | float = 0.0, **columns: Any) -> int:
     """The choice among so many replicas for a prompt of 1,000 tokens."""
     given = candidates(len(requests), tokens=1000, hit_tokens=hits, requests=requests, **columns)
     return CacheAwareThreshold().choose(request(), given, 0.0, RNG)

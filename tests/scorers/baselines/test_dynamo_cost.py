@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from kvroute.scorers.baselines.dynamo_cost import DynamoCost
@@ -11,7 +13,7 @@ from kvroute.scorers.testing import candidates, request
 def test_blocks_to_prefill_and_blocks_that_decode() -> None:
     """(160 + 1600 - 800) / 16 + 320 / 16 = 80 beats 0 + 1600 / 16 = 100; 640 tokens more in decode and it does not."""
     rng = np.random.default_rng(0)
-    columns = {"queued_tokens": [160, 0], "active_tokens": [320, 0]}
+    columns: dict[str, Any] = {"queued_tokens": [160, 0], "active_tokens": [320, 0]}
     given = candidates(2, tokens=1600, hit_tokens=[800, 0], **columns)
     assert DynamoCost().choose(request(1600), given, 0.0, rng) == 0
     columns["active_tokens"] = [960, 0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,12 +11,12 @@ from kvroute.scorers.baselines.mooncake_ttft import MooncakeTtft
 from kvroute.scorers.testing import candidates, request
 
 RNG = np.random.default_rng(0)
-LINEAR = {"seconds_per_token": 1e-3, "seconds_per_quadratic": 0.0}
+LINEAR: dict[str, Any] = {"seconds_per_token": 1e-3, "seconds_per_quadratic": 0.0}
 
 
 def test_queue_and_prefill_by_hand() -> None:
     """0.4 + 0.5 s beats 1 s, 0.6 + 0.5 s does not; seconds from outside count as queue."""
-    columns = {**LINEAR, "tokens": 1000, "hit_tokens": [500, 0]}
+    columns: dict[str, Any] = {**LINEAR, "tokens": 1000, "hit_tokens": [500, 0]}
     given = candidates(2, queued_tokens=[400, 0], **columns)
     assert MooncakeTtft().choose(request(), given, 0.0, RNG) == 0
     given = candidates(2, queued_tokens=[600, 0], **columns)

@@ -16,7 +16,12 @@ RNG = np.random.default_rng(0)
 
 def given(count: int = 2, **columns: Any) -> Candidates:
     """Replicas for a prompt of 1,000 tokens: 1 ms a token, nothing for attention, 100 ms of decode."""
-    prices = {"seconds_per_token": 1e-3, "seconds_per_quadratic": 0.0, "output_tokens": 10, "step_seconds": 0.01}
+    prices: dict[str, Any] = {
+        "seconds_per_token": 1e-3,
+        "seconds_per_quadratic": 0.0,
+        "output_tokens": 10,
+        "step_seconds": 0.01,
+    }
     return candidates(count, tokens=1000, **{**prices, **columns})
 
 

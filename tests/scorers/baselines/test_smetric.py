@@ -38,7 +38,7 @@ def test_it_stays_when_nobody_meets_the_slo() -> None:
 
 def test_slack_and_slo_are_options() -> None:
     """Twice the slack lets it stay; a price per token of the prompt too."""
-    late = {"hit_tokens": [900.0, 0.0], "queued_tokens": [1900, 0], "requests": [1, 1]}
+    late: dict[str, Any] = {"hit_tokens": [900.0, 0.0], "queued_tokens": [1900, 0], "requests": [1, 1]}
     assert choose(**late) == 1
     assert choose(SMetric(slack=2.0), **late) == 0
     assert choose(SMetric(slo_per_token=1e-3), **late) == 0
@@ -58,7 +58,7 @@ def test_balance_is_work_times_requests() -> None:
 
 def test_attention_counts_when_priced() -> None:
     """miss * (in - miss/2) = 700 * 650 against 800 * 600: with a price for it the queue's part decides."""
-    columns = {"hit_tokens": [300.0, 200.0], "queued_tokens": [0, 0], "queued_quadratic": [100_000, 0]}
+    columns: dict[str, Any] = {"hit_tokens": [300.0, 200.0], "queued_tokens": [0, 0], "queued_quadratic": [100_000, 0]}
     columns |= {"requests": [1, 1]}
     assert choose(**columns) == 0  # 700 against 800
     assert choose(SMetric(c_att=1e-2), **columns) == 1  # 700 + 4550 + 1000 against 800 + 4800

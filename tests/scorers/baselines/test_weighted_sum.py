@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from kvroute.scorers.baselines.weighted_sum import WeightedSum
@@ -12,7 +14,7 @@ RNG = np.random.default_rng(0)
 
 def test_the_three_parts_by_hand() -> None:
     """Waiting 4, 2, 0 gives 0, 1, 2; K 0, 0.5, 1 gives 2, 1, 0; hits 0.4, 0.8, 0 give 1.2, 2.4, 0: 3.2, 4.4, 2."""
-    columns = {
+    columns: dict[str, Any] = {
         "requests": [6, 2, 5],
         "decoding": [2, 0, 5],
         "active_tokens": [0, 500, 1000],
