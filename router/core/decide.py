@@ -95,13 +95,14 @@ class Deciding:
         if self._choose_few is not None and pool.size <= FEW and not self.index.observed.slow:
             hits = self._few_hits(request, pool, now)
             index = self._choose_few(request, hits, pool.cells, pool.adapter_resident)
-            return Reason.EXCLUDED if index < 0 else self._reserve(request, pool, hits, index, now)
+            return Reason.EXCLUDED if index < 0 else self._reserve(request, pool, index, hits[index], max(hits), now)
         candidates = self.candidates(request, pool, now)
         index = self.policy.choose(request, candidates, now, self._rng)
         if index < 0:
             return Reason.EXCLUDED
         fetch = 0.0 if candidates.fetch_seconds is None else candidates.fetch_seconds.item(index)
-        decision = self._reserve(request, pool, candidates.hit_tokens.tolist(), index, now, fetch)
+        held = candidates.hit_tokens
+        decision = self._reserve(request, pool, index, held.item(index), held.item(int(held.argmax())), now, fetch)
         if self._on_decided is not None:
             self._on_decided(request, candidates, index, now)
         return decision
@@ -109,7 +110,8 @@ class Deciding:
     def at(self, request: Request, replica: Replica, now: float) -> Decision:
         """Reserve at a given replica, for requests that must go there (a stored response's id)."""
         pool = Pool((replica,), "")
-        decision = self._reserve(request, pool, self._few_hits(request, pool, now), 0, now)
+        hit = self._few_hits(request, pool, now)[0]
+        decision = self._reserve(request, pool, 0, hit, hit, now)
         if self._on_decided is not None:
             self._on_decided(request, self.candidates(request, pool, now), 0, now)
         return decision
@@ -239,10 +241,9 @@ class Deciding:
         return pool if pool.size else Reason.NOT_READY
 
     def _reserve(
-        self, request: Request, pool: Pool, hits: list[float], index: int, now: float, fetch: float = 0.0
+        self, request: Request, pool: Pool, index: int, hit: float, best: float, now: float, fetch: float = 0.0
     ) -> Decision:
         replica = pool.replicas[index]
-        hit = hits[index]
         resident = None if pool.adapter_resident is None else bool(pool.adapter_resident[index])
         start = start_of_row(request, hit, replica.cells, resident) + fetch
         predicted = start + replica.cells[_BASE]
@@ -250,7 +251,7 @@ class Deciding:
         # A prompt that was not read says nothing of the replica's speed.
         lease = self._lease(request, replica, hit, start / replica.slow if request.tokens else 0.0, known, now)
         self.ledger.open(lease, predicted, request)
-        return Decision(replica, lease, hit, max(hits), predicted)
+        return Decision(replica, lease, hit, best, predicted)
 
     def _lease(self, request: Request, replica: Replica, hit: float, work: float, known: int, now: float) -> Lease:
         miss = request.tokens - hit
