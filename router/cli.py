@@ -14,6 +14,7 @@ from kvroute import __version__
 LAZY = {
     "demo": "kvroute.router.demo:demo",
     "mock-engine": "kvroute.router.testing.command:mock_engine",
+    "simulate": "kvroute.simulator.commands.simulate:simulate",
 }
 """Commands imported only when called: `kvroute serve` need not load them."""
 

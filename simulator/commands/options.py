@@ -18,9 +18,9 @@ from kvroute.scorers.errors import PluginError
 from kvroute.scorers.plugins import POLICIES, PolicySpec, ScorerSpec, load_policy
 from kvroute.simulator.commands.outputs import PagePath, WritablePath
 from kvroute.simulator.errors import FleetError, SimulatorError
-from kvroute.simulator.latency.fleets import parse_fleet
 from kvroute.simulator.latency.kind import Kind
 from kvroute.simulator.latency.presets import DEFAULT
+from kvroute.simulator.latency.presets import preset as preset_of
 from kvroute.simulator.runs.scenario import Lateness, Scenario
 from kvroute.simulator.search.case import Source
 from kvroute.simulator.slo import Slo
@@ -168,7 +168,7 @@ def fleet_of(preset: str, replicas: int, cache_tokens: int | None) -> tuple[Kind
     Raises:
         FleetError: there is no such kind, or its cache would not hold a block.
     """
-    kinds = parse_fleet(preset, replicas)
+    kinds = (preset_of(preset),) * replicas
     return kinds if cache_tokens is None else tuple(with_cache(kind, cache_tokens) for kind in kinds)
 
 

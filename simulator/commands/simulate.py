@@ -1,0 +1,101 @@
+"""`kvroute simulate`: one workload, one fleet, one policy."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+
+from kvroute.simulator.commands.options import (
+    fleet_of,
+    fleet_options,
+    output_options,
+    policy_of,
+    policy_options,
+    router_options,
+    scenario_of,
+    slo_of,
+    source_of,
+    told,
+    workload_options,
+)  # fmt: skip
+from kvroute.simulator.commands.outputs import write
+from kvroute.simulator.commands.progress import INTERRUPTED, Bar, Interrupt
+from kvroute.simulator.reports.summary import Summary, summarise
+from kvroute.simulator.reports.table import one_run, speed
+from kvroute.simulator.runs.outcome import Outcome
+from kvroute.simulator.runs.run import simulate as run
+from kvroute.simulator.runs.scenario import Scenario
+from kvroute.simulator.slo import Slo
+from kvroute.simulator.workloads.contract import Workload
+
+COUNTED = 200_000
+"""Requests that are counted beforehand for the progress bar; of more than that only those done are shown."""
+
+
+@click.command()
+@workload_options
+@fleet_options
+@policy_options
+@click.option("--slo", help="Such as ttft_p90<2s,tpot_p90<50ms: also tells goodput.")
+@router_options
+@output_options("request")
+@told
+def simulate(**options: Any) -> None:
+    """Run a workload on a simulated fleet: latencies, throughput, cache use, balance."""
+    source = source_of(*(options[name] for name in ("workload", "seed", "requests", "rate", "speedup")))
+    kinds = fleet_of(options["preset"], options["replicas"], options["cache_tokens"])
+    scenario = scenario_of(kinds, policy_of(options["policy"], options["policy_config"]), options)
+    slo = slo_of(options["slo"])
+    workload = source.load()
+    quiet = options["quiet"]
+    with Interrupt() as interrupt:
+        with Bar("simulating", None if quiet else _expected(workload, options["requests"]), quiet=quiet) as bar:
+            outcome = run(
+                workload, scenario, progress=lambda done, now: bar.at(done, f"{now:,.0f} s simulated"), stop=interrupt
+            )
+        stopped = interrupt.asked and outcome.unfinished > 0
+        _tell(outcome, scenario, slo, options, stopped=stopped)
+    if stopped:
+        sys.exit(INTERRUPTED)
+
+
+def _expected(workload: Workload, requests: int | None) -> int | None:
+    """How many requests there will be, as far as that is told beforehand: closed loops add to their first ones."""
+    if requests is not None:
+        return requests
+    counted = sum(1 for _ in itertools.islice(workload.arrivals(), COUNTED))
+    return counted if counted < COUNTED else None
+
+
+def _tell(outcome: Outcome, scenario: Scenario, slo: Slo | None, options: dict[str, Any], *, stopped: bool) -> None:
+    """Files first, so that a table on the screen means that they are there."""
+    summary = summarise(outcome, scenario, slo)
+    written = _write(outcome, scenario, summary, options, stopped=stopped)
+    if options["quiet"] or str(options["json_path"]) == "-":
+        return
+    console = Console()
+    if stopped:
+        done = len(outcome.requests) - outcome.unfinished
+        console.print(f"stopped early, {done:,} of {len(outcome.requests):,} requests sent so far", style="bold yellow")
+    console.print(one_run(summary))
+    console.print(speed(outcome), style="dim")
+    for path in written:
+        console.print(f"written: {path}", style="dim", highlight=False)
+
+
+def _write(
+    outcome: Outcome, scenario: Scenario, summary: Summary, options: dict[str, Any], *, stopped: bool
+) -> list[Path]:
+    """The files asked for."""
+    written = []
+    json_path: Path | None = options["json_path"]
+    if json_path is not None:
+        write(json_path, msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n")
+        written.append(json_path)
+    return written

@@ -1,0 +1,242 @@
+"""How many replicas a load needs, and how much load replicas take, for each kind of fleet that was asked about."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+
+from kvroute.scorers.contract import Role
+from kvroute.simulator.latency.kind import Kind
+from kvroute.simulator.reports.summary import Summary
+from kvroute.simulator.runs.scenario import Scenario
+from kvroute.simulator.search.case import Case, Evaluate, Source
+from kvroute.simulator.search.cells import REGIMES, seeded
+from kvroute.simulator.search.frontier import Frontier, fewest, greatest
+from kvroute.simulator.search.load import Knob, knob_of, level
+from kvroute.simulator.search.measures import COMPARED, JUDGED, value
+
+MOST_SPLITS = 8
+"""Splits of a fleet into roles that are tried; of larger fleets an even choice."""
+
+
+class Variant(msgspec.Struct, frozen=True):
+    """One make of fleet."""
+
+    name: str
+    kind: Kind
+    price: float | None = None
+    """Of one replica, in whatever unit the user counts."""
+
+
+class Point(msgspec.Struct, frozen=True):
+    """One fleet at one load: means over the seeds."""
+
+    replicas: int
+    load: float | None
+    """Rate [1/s] or speedup; None: as the workload has it."""
+    met: bool
+    """The SLO, with every seed."""
+    regime: str
+    """The worst of its runs."""
+    figures: dict[str, float]
+    prefill: int | None = None
+    """Replicas that only prefill; the others only decode. None: all do both."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What was found for one variant."""
+
+    variant: str
+    cache_tokens: int
+    """Of each replica."""
+    replicas: int | None
+    """Fewest that meet the SLO, or the number asked about; None: not even the most allowed do."""
+    load: float | None
+    """Greatest rate or speedup that they take, where that was the question."""
+    knob: Knob | None
+    cost: float | None
+    """Replicas times price."""
+    monotone: bool
+    """False: some run contradicts that more replicas, or less load, is better; the curve shows which."""
+    bounded: bool
+    """The true greatest load lies above the one given: no load tried was too much."""
+    curve: list[Point]
+    """All that was tried, ascending."""
+    splits: list[Point] = []
+    """Roles: all splits tried at the fewest replicas with which one of them, or all doing both, meets the SLO."""
+    best_split: Point | None = None
+    """The best of them; its `prefill` is None where doing both is best."""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What is told of a plan."""
+
+    workload: str
+    policy: str
+    slo: str
+    rate: float | None
+    speedup: float
+    seeds: list[int]
+    answers: list[Answer]
+    cheapest: str | None
+    """Variant with the least cost, where prices were given; else with the fewest replicas, or the greatest load."""
+    unfinished: bool = False
+    """It was stopped early: variants whose search had not ended are left out."""
+
+
+class Planner:
+    """Asks about one variant after another, with one workload and one SLO."""
+
+    def __init__(self, source: Source, scenario: Scenario, seeds: Sequence[int], slo: str, evaluate: Evaluate) -> None:
+        self._source = source
+        self._scenario = scenario
+        self._seeds = seeds
+        self._slo = slo
+        self._evaluate = evaluate
+
+    def fewest(self, variant: Variant, most: int, *, roles: bool = False) -> Answer:
+        """The fewest replicas of that variant that meet the SLO, `most` at the most."""
+        curve: dict[int, Point] = {}
+
+        def meets(counts: Sequence[int]) -> list[bool]:
+            points = self._points([(count, None, None) for count in counts], variant)
+            curve.update(zip(counts, points, strict=True))
+            return [point.met for point in points]
+
+        found = fewest(meets, most)
+        answer = self._answer(variant, found, [curve[count] for count in sorted(curve)])
+        answer = msgspec.structs.replace(answer, replicas=found.answer)
+        if roles:
+            answer = self._with_roles(variant, answer, curve, most)
+        return msgspec.structs.replace(answer, cost=_cost(answer.replicas, variant))
+
+    def greatest(self, variant: Variant, replicas: int) -> Answer:
+        """The greatest load that so many replicas of that variant take within the SLO."""
+        knob = knob_of(self._source)
+        curve: dict[float, Point] = {}
+
+        def meets(loads: Sequence[float]) -> list[bool]:
+            points = self._points([(replicas, load, None) for load in loads], variant, knob)
+            curve.update(zip(loads, points, strict=True))
+            return [point.met for point in points]
+
+        found = greatest(meets, self._guess(variant, replicas, knob))
+        answer = self._answer(variant, found, [curve[load] for load in sorted(curve)])
+        return msgspec.structs.replace(
+            answer, replicas=replicas, load=found.answer, knob=knob, cost=_cost(replicas, variant)
+        )
+
+    def _guess(self, variant: Variant, replicas: int, knob: Knob) -> float:
+        """Where to begin: what the workload has, or the rate at which the fleet completed it."""
+        if knob == "speedup":
+            return self._source.speedup
+        label = f"{replicas} x {variant.name}, to begin with"
+        (run,) = self._evaluate([Case(label, self._source, self._fleet(variant.kind, replicas, None))])
+        return run.throughput_requests or 1.0
+
+    def _with_roles(self, variant: Variant, answer: Answer, curve: dict[int, Point], most: int) -> Answer:
+        """Whether prefill and decode apart need fewer replicas than all doing both, or do better with as many.
+
+        From the fewest of replicas that do both (or the most allowed) downwards, for as long as a split meets the SLO.
+        """
+        count = answer.replicas or most
+        tried: list[Point] = []
+        best: Point | None = None
+        while count >= 2:
+            points = self._points([(count, None, prefill) for prefill in _splits(count)], variant)
+            if best is not None and not any(point.met for point in points):
+                break
+            tried = [*points, *([curve[count]] if count in curve else [])]
+            best = min(tried, key=self._order)
+            if not best.met:
+                break
+            count -= 1
+        fewer = best.replicas if best is not None and best.met else answer.replicas
+        return msgspec.structs.replace(answer, splits=tried, best_split=best, replicas=fewer)
+
+    def _order(self, point: Point) -> tuple[bool, float, float]:
+        """The better first: the SLO met, more good requests, an earlier first token."""
+        figures = point.figures
+        return (not point.met, -figures.get("slo_share", 0.0), figures.get("ttft_p90", math.inf))
+
+    def _points(
+        self, asked: Sequence[tuple[int, float | None, int | None]], variant: Variant, knob: Knob = "rate"
+    ) -> list[Point]:
+        """Make the runs of these (replicas, load, prefill replicas) together."""
+        cases = []
+        for replicas, load, prefill in asked:
+            source = self._source if load is None else level(knob, load).of(self._source)
+            label = f"{replicas} x {variant.name}" + ("" if load is None else f" at {load:g}")
+            label += "" if prefill is None else f", {prefill} of them prefill"
+            cases.append(seeded(label, source, self._fleet(variant.kind, replicas, prefill), self._seeds, self._slo))
+        answers = iter(self._evaluate([case for one in cases for case in one]))
+        return [
+            _point(replicas, load, prefill, [next(answers) for _ in of_seeds])
+            for (replicas, load, prefill), of_seeds in zip(asked, cases, strict=True)
+        ]
+
+    def _fleet(self, kind: Kind, replicas: int, prefill: int | None) -> Scenario:
+        return msgspec.structs.replace(self._scenario, replicas=fleet(kind, replicas, prefill))
+
+    def _answer(self, variant: Variant, found: Frontier[int] | Frontier[float], curve: list[Point]) -> Answer:
+        return Answer(
+            variant=variant.name,
+            cache_tokens=variant.kind.limits.capacity_tokens,
+            replicas=None,
+            load=None,
+            knob=None,
+            cost=None,
+            monotone=found.monotone,
+            bounded=found.bounded,
+            curve=curve,
+        )
+
+
+def fleet(kind: Kind, replicas: int, prefill: int | None = None) -> tuple[Kind, ...]:
+    """So many of a kind; with `prefill`, that many of them only prefill and the others only decode."""
+    if prefill is None:
+        return (kind,) * replicas
+    first = msgspec.structs.replace(kind, role=Role.PREFILL)
+    return (first,) * prefill + (msgspec.structs.replace(kind, role=Role.DECODE),) * (replicas - prefill)
+
+
+def cheapest(answers: Sequence[Answer]) -> str | None:
+    """The variant to take: least cost, else fewest replicas, else greatest load; the first of equals."""
+    able = [one for one in answers if one.replicas is not None and (one.knob is None or one.load is not None)]
+    if not able:
+        return None
+
+    def order(one: Answer) -> tuple[float, float]:
+        spent = one.cost if one.cost is not None else float(one.replicas or 0)
+        return (spent / one.load if one.load else spent, -(one.load or 0.0))
+
+    return min(able, key=order).variant
+
+
+def _splits(count: int) -> list[int]:
+    """Numbers of prefill replicas to try."""
+    if count - 1 <= MOST_SPLITS:
+        return list(range(1, count))
+    return sorted({1 + (count - 2) * i // (MOST_SPLITS - 1) for i in range(MOST_SPLITS)})
+
+
+def _cost(replicas: int | None, variant: Variant) -> float | None:
+    return None if replicas is None or variant.price is None else replicas * variant.price
+
+
+def _point(replicas: int, load: float | None, prefill: int | None, runs: Sequence[Summary]) -> Point:
+    figures = {}
+    for name in (*COMPARED, *JUDGED):
+        known = [number for number in (value(run, name) for run in runs) if math.isfinite(number)]
+        if known:
+            figures[name] = math.fsum(known) / len(known)
+    return Point(
+        replicas=replicas,
+        load=load,
+        met=all(run.slo_met for run in runs),
+        regime=max((run.regime for run in runs), key=REGIMES.index),
+        figures=figures,
+        prefill=prefill,
+    )
