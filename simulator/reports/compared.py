@@ -51,7 +51,7 @@ def side_by_side(
     columns = (*COLUMNS, GOODPUT if any("goodput" in cell.figures for cell in cells) else UNEVEN)
     table = Table(
         box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), title=title or None, title_justify="left",
-        title_style="bold", 
+        title_style="bold",
     )  # fmt: skip
     table.add_column(f"\n{first}", overflow="fold", min_width=12, max_width=20)
     shown = [_column(column, cells) for column in columns]
