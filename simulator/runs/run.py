@@ -31,6 +31,7 @@ from kvroute.simulator.runs.outcome import Gaps, Outcome, Requests
 from kvroute.simulator.runs.router import Router
 from kvroute.simulator.runs.sampling import Sampling
 from kvroute.simulator.runs.scenario import Scenario
+from kvroute.simulator.workloads.bound import Bound
 from kvroute.simulator.workloads.contract import Job, Workload
 
 MODEL = "m"
@@ -111,6 +112,7 @@ class Run:
         self._later: list[tuple[float, int, Job]] = []
         self._requests = Requests()
         self._sampling = Sampling(self._engines)
+        self._bound = Bound(workload.key_tokens)
         self._reusable = 0
         self._done = self._refused = 0
         self._now = 0.0
@@ -199,6 +201,7 @@ class Run:
         request, requests = job.request, self._requests
         row = len(requests)
         requests.add(now, request.tokens, job.output_tokens)
+        self._reusable += self._bound.add(job)
         routers = self._routers
         router = routers[0] if len(routers) == 1 else routers[int(self._spread.integers(len(routers)))]
         begun = time.perf_counter()
