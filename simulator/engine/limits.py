@@ -14,3 +14,6 @@ class Limits(msgspec.Struct, frozen=True):
     """Tokens a block."""
     max_num_seqs: int = 256
     max_num_batched_tokens: int = 2048
+    key_tokens: int = 0
+    """Tokens that one key of a request stands for, a multiple of `block_size`; 0: a block. Room is counted in blocks,
+    but content is known, found and evicted by whole keys."""

@@ -7,6 +7,7 @@ from array import array
 
 import msgspec
 
+from kvroute.simulator.engine.gaps import Gaps as Gaps
 from kvroute.simulator.engine.totals import Totals
 
 _NAN = math.nan
@@ -72,18 +73,6 @@ class Sample(msgspec.Struct, frozen=True):
     waiting: list[int]
     kv_usage: list[float]
     """Share of the KV blocks that running requests hold [0..1]."""
-
-
-class Gaps:
-    """Inter-token times of all requests as a histogram: bucket i counts gaps of about `LEAST * GROWTH**i` seconds."""
-
-    LEAST = 1e-4
-    GROWTH = 1.01
-
-    __slots__ = ("counts",)
-
-    def __init__(self) -> None:
-        self.counts: dict[int, float] = {}
 
 
 class Outcome(msgspec.Struct):
