@@ -10,7 +10,8 @@ from kvroute.simulator.search.confidence import estimate, paired, shown, t95
 
 
 @pytest.mark.parametrize(
-    ("degrees", "quantile"), [(1, 12.706), (2, 4.303), (30, 2.042), (31, 2.0395), (60, 2.0003), (1000, 1.9623)]
+    ("degrees", "quantile"),
+    [(1, 12.706), (2, 4.303), (30, 2.042), (31, 2.0395), (60, 2.0003), (1000, 1.9623)],
 )
 def test_quantiles_of_students_t(degrees: int, quantile: float) -> None:
     """As in any table."""
