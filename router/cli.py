@@ -12,6 +12,7 @@ import click
 from kvroute import __version__
 
 LAZY = {
+    "compare": "kvroute.simulator.commands.compare:compare",
     "demo": "kvroute.router.demo:demo",
     "mock-engine": "kvroute.router.testing.command:mock_engine",
     "simulate": "kvroute.simulator.commands.simulate:simulate",
