@@ -20,6 +20,7 @@ OPTIONS = (
     Option("swing", 0.5, "diurnal: rate goes from (1-swing) to (1+swing) times its mean", float, most=1),
     Option("from", 0.1, "ramp: the first rate as a share of the last, which is `rate`", float, least=1e-3, most=1e3),
 )
+_POISSON = Options({"arrivals": "poisson"})
 
 
 def times(options: Options, rate: float, rng: np.random.Generator) -> Iterator[float]:
@@ -37,6 +38,11 @@ def times(options: Options, rate: float, rng: np.random.Generator) -> Iterator[f
             summed = _ramp(summed, options)
         # Whole microseconds: the last bit of a logarithm differs between machines, the result must not.
         yield from (np.floor(summed * 1e6 + 0.5) / 1e6).tolist()
+
+
+def poisson(rate: float, rng: np.random.Generator) -> Iterator[float]:
+    """Endless ascending times of a Poisson process [s], to the microsecond."""
+    return times(_POISSON, rate, rng)
 
 
 def _gaps(kind: str, options: Options, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -14,6 +15,8 @@ from kvroute.simulator.workloads.keys import anchor
 from kvroute.simulator.workloads.options import Option
 from kvroute.simulator.workloads.single import CLOSED, in_loop
 from kvroute.simulator.workloads.source import Wanted
+
+T = TypeVar("T")
 
 SAMPLE = Option("sample", 1.0, "share of the sessions that is kept, each whole, drawn by the seed", float, 1e-9, 1)
 TRUNCATE = Option("truncate", None, "tokens to which longer prompts are cut", least=1)
@@ -58,12 +61,19 @@ def replayed(wanted: Wanted, rows: list[Row], key_tokens: int) -> Workload:
     return in_loop(wanted, jobs, key_tokens)
 
 
+def sampled(sessions: list[T], share: float, seed: int) -> list[T]:
+    """That share of them, at least one, drawn by the seed, in their own order."""
+    if share >= 1:
+        return sessions
+    count = max(1, round(share * len(sessions)))
+    kept = np.random.default_rng([seed, 3]).permutation(len(sessions))[:count].tolist()
+    return [sessions[i] for i in sorted(kept)]
+
+
 def _sampled(rows: list[Row], share: float, seed: int) -> list[Row]:
     if share >= 1:
         return rows
-    sessions = list(dict.fromkeys(row.session for row in rows))
-    count = max(1, round(share * len(sessions)))
-    kept = {sessions[i] for i in np.random.default_rng([seed, 3]).permutation(len(sessions))[:count].tolist()}
+    kept = set(sampled(list(dict.fromkeys(row.session for row in rows)), share, seed))
     return [row for row in rows if row.session in kept]
 
 
