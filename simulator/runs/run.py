@@ -21,13 +21,15 @@ from kvroute.router.core.decide import Decision, Reason
 from kvroute.router.core.ledger import Lease
 from kvroute.router.core.replica import Spec
 from kvroute.scorers.plugins import load_policy
+from kvroute.simulator.engine.closed import ClosedForm
 from kvroute.simulator.engine.contract import Milestone, Replica
+from kvroute.simulator.engine.gaps import Gaps
 from kvroute.simulator.engine.reference import Reference
 from kvroute.simulator.engine.sequence import EngineRequest, Sequence
 from kvroute.simulator.engine.step import Change
 from kvroute.simulator.errors import FleetError
 from kvroute.simulator.latency.kind import Kind
-from kvroute.simulator.runs.outcome import Gaps, Outcome, Requests
+from kvroute.simulator.runs.outcome import Outcome, Requests
 from kvroute.simulator.runs.router import Router
 from kvroute.simulator.runs.sampling import Sampling
 from kvroute.simulator.runs.scenario import Scenario
@@ -90,8 +92,11 @@ class Run:
             raise FleetError("a fleet needs at least one replica")
         self._specs = [(_spec(name, kind), kind) for name, kind in kinds]
         self._exact = lateness.knowledge == "exact"
-        make = Reference
-        self._engines: list[Replica] = [make(kind.limits, kind.step, watch=self._exact) for _, kind in self._specs]
+        make = Reference if scenario.stepwise else ClosedForm
+        self._gaps = Gaps()
+        self._engines: list[Replica] = [
+            make(kind.limits, kind.step, watch=self._exact, gaps=self._gaps) for _, kind in self._specs
+        ]
         self._ingress = [kind.ingress for _, kind in self._specs]
         self._due = [_INF] * len(self._engines)
         self._wanted: list[tuple[float, int]] = []
@@ -327,7 +332,7 @@ class Run:
             requests=requests,
             samples=self._sampling.samples,
             totals=[engine.totals for engine in self._engines],
-            gaps=Gaps(),
+            gaps=self._gaps,
             reusable_tokens=self._reusable,
             refused=self._refused,
             unfinished=len(requests) - self._done,
@@ -347,10 +352,7 @@ def _ranks(replicas: tuple[Kind, ...], key_tokens: int) -> list[tuple[str, Kind]
                 f"the workload's keys stand for {key_tokens} tokens, which is no multiple of the block size"
                 f" {limits.block_size} of {kind.name}"
             )
-        blocks = limits.blocks * limits.block_size // key_tokens
-        own = msgspec.structs.replace(
-            kind, limits=msgspec.structs.replace(limits, block_size=key_tokens, blocks=blocks)
-        )
+        own = msgspec.structs.replace(kind, limits=msgspec.structs.replace(limits, key_tokens=key_tokens))
         name = f"replica-{number}"
         found += [(name if kind.ranks == 1 else f"{name}/{rank}", own) for rank in range(kind.ranks)]
     return found

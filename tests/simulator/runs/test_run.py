@@ -121,7 +121,8 @@ def test_with_one_replica_all_policies_are_equal() -> None:
 def test_step_by_step_and_in_closed_form() -> None:
     """Both engines give the same picks, hits and orders, and the same times within 1 %."""
     jobs = poisson(300, 120.0)
-    kinds = (SMALL, Kind(step=StepTime(c0=9e-3), limits=Limits(blocks=900)), SMALL, SMALL)
+    kind = Kind(limits=Limits(blocks=175, block_size=64))
+    kinds = (kind, Kind(step=StepTime(c0=9e-3), limits=Limits(blocks=225, block_size=64)), kind, kind)
     runs = [simulate(Listed(jobs), Scenario(kinds, stepwise=stepwise)) for stepwise in (True, False)]
     reference, closed = (run.requests for run in runs)
     assert list(reference.replica) == list(closed.replica)
