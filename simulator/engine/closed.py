@@ -436,7 +436,8 @@ class ClosedForm:
             count = max(1, self._steps_within(self._cache.blank, count))
         fills = self._fills
         if fills:
-            count = max(1, min(count, fills[0][0] - self._step + 1))
+            # a key is found from the beginning of its step on, and told of at the end
+            count = max(1, min(count, fills[0][0] - self._step + (stay == _UNDISTURBED)))
         return count
 
     def _steps_within(self, room: int, most: int) -> int:
