@@ -63,6 +63,20 @@ def test_moving_the_prefix_is_one_more_option() -> None:
     assert MooncakeTtft(transfer=0.4e-3).choose(request(), slower, 0.0, RNG) == 1  # 0.55 against 0.36 + 0.1 s
 
 
+def test_what_was_moved_is_attended_to() -> None:
+    """900 * 0.1 ms + 100 * (1 ms + 1 us * 950) = 0.285 s elsewhere, against a queue of 0.08 or 0.1 s and 0.195 s."""
+    for queue, chosen in ((0.08, 0), (0.1, 1)):
+        given = candidates(
+            2,
+            tokens=1000,
+            hit_tokens=[900, 0],
+            outside_seconds=[queue, 0],
+            seconds_per_token=1e-3,
+            seconds_per_quadratic=1e-6,
+        )
+        assert MooncakeTtft(transfer=1e-4).choose(request(), given, 0.0, RNG) == chosen
+
+
 def test_slower_mediums_count() -> None:
     """What is held on disk takes its time to fetch."""
     given = candidates(2, tokens=1000, hit_tokens=[500, 400], fetch_seconds=[0.2, 0.0], **LINEAR)

@@ -42,6 +42,13 @@ def test_the_cheapest_holder_gets_it() -> None:
     assert policy.choose(request(), given(3, hit_tokens=hits), 1.0, RNG) == 1
 
 
+def test_a_shorter_hit_is_no_holder() -> None:
+    """Whoever holds less than the longest prefix does not count, idle or not."""
+    policy = PrebleE2()
+    policy.on_decided(request(), given(), 0, 0.0)
+    assert policy.choose(request(), given(hit_tokens=[900.0, 890.0]), 1.0, RNG) == 0
+
+
 def test_work_is_the_prefill_and_the_decode_of_three_minutes() -> None:
     """1.1 s at the first, 0.1 + 0.1 s six times at the second; after three minutes nothing."""
     policy = PrebleE2()

@@ -35,6 +35,14 @@ def test_only_full_blocks_count() -> None:
     assert RecentBlocks().choose(request(31), short, 0.0, RNG) == 1
 
 
+def test_a_pick_without_a_full_block_leaves_nothing() -> None:
+    """15 tokens are no block: the least recently chosen is next, whoever had it."""
+    policy = RecentBlocks()
+    short = candidates(2, tokens=15, chosen=[1, 2])
+    policy.on_decided(request(15), short, 0, 0.0)
+    assert policy.choose(request(15), short, 0.0, RNG) == 0
+
+
 def test_a_pick_counts_and_fades() -> None:
     """100 blocks missed at the first replica; picks at a third leave 0.97 of them each: 23 picks later below 50."""
     policy = RecentBlocks()

@@ -29,6 +29,13 @@ def test_the_three_parts_by_hand() -> None:
     assert WeightedSum().choose(request(), given, 0.0, RNG) == 1
 
 
+def test_the_queue_is_measured_from_the_shortest() -> None:
+    """Waiting 101 and 100 is 0 and 2, as 1 and 0 would be: a hit of 0.6 is not enough, one of 0.7 is."""
+    for hit, chosen in ((600.0, 1), (700.0, 0)):
+        given = candidates(2, tokens=1000, hit_tokens=[hit, 0.0], requests=[101, 100])
+        assert WeightedSum().choose(request(), given, 0.0, RNG) == chosen
+
+
 def test_equal_queues_say_nothing() -> None:
     """Min-max over equals is no division by zero: KV use decides."""
     given = candidates(2, requests=[7, 7], active_tokens=[20, 10], capacity_tokens=[100, 100])
