@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 from kvroute.simulator.errors import WorkloadError
-from kvroute.simulator.workloads import agents, mooncake, options, shared_prefix
+from kvroute.simulator.workloads import agents, log, mooncake, options, shared_prefix
 from kvroute.simulator.workloads.contract import Workload
 from kvroute.simulator.workloads.source import Source, Wanted
 
-TRACES: dict[str, Source] = {"mooncake": mooncake.SOURCE, "agents": agents.SOURCE}
+TRACES: dict[str, Source] = {"mooncake": mooncake.SOURCE, "agents": agents.SOURCE, "log": log.SOURCE}
 GENERATORS: dict[str, Source] = {"shared-prefix": shared_prefix.SOURCE}
 
 
