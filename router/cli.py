@@ -15,7 +15,9 @@ LAZY = {
     "compare": "kvroute.simulator.commands.compare:compare",
     "demo": "kvroute.router.demo:demo",
     "mock-engine": "kvroute.router.testing.command:mock_engine",
+    "plan": "kvroute.simulator.commands.plan:plan",
     "simulate": "kvroute.simulator.commands.simulate:simulate",
+    "tune": "kvroute.simulator.commands.tune:tune",
 }
 """Commands imported only when called: `kvroute serve` need not load them."""
 

@@ -17,6 +17,7 @@ import yaml
 from kvroute.scorers.errors import PluginError
 from kvroute.scorers.plugins import POLICIES, PolicySpec, ScorerSpec, load_policy
 from kvroute.simulator.commands.outputs import PagePath, WritablePath
+from kvroute.simulator.commands.progress import INTERRUPTED
 from kvroute.simulator.errors import FleetError, SimulatorError
 from kvroute.simulator.latency.kind import Kind
 from kvroute.simulator.latency.presets import DEFAULT
@@ -145,6 +146,10 @@ def told(command: F) -> F:
             return command(*args, **kwargs)
         except (SimulatorError, PluginError) as error:
             fail(str(error))
+        except KeyboardInterrupt:  # before there is anything to tell
+            sys.exit(INTERRUPTED)
+        except BrokenPipeError:  # click ends quietly: whoever read the table has gone
+            raise
         except OSError as error:
             fail(f"{error.filename or 'cannot write'}: {error.strerror or error}")
 

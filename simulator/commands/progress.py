@@ -25,6 +25,8 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.asked = False
+        self.heeded = False
+        """Somebody was told to stop, and so did not end by itself."""
         self._before: Any = None
 
     def __enter__(self) -> Interrupt:
@@ -37,7 +39,8 @@ class Interrupt:
         signal.signal(signal.SIGINT, self._before)
 
     def __call__(self) -> bool:
-        """Whether the user asked to stop."""
+        """Whether the user asked to stop; who asks this stops."""
+        self.heeded = self.asked
         return self.asked
 
     def _heard(self, number: int, frame: FrameType | None) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 from rich.console import Console
 
 from kvroute.simulator.commands.options import (
@@ -26,6 +25,8 @@ from kvroute.simulator.commands.options import (
 )  # fmt: skip
 from kvroute.simulator.commands.outputs import write
 from kvroute.simulator.commands.progress import INTERRUPTED, Bar, Interrupt
+from kvroute.simulator.reports.csv import lines
+from kvroute.simulator.reports.json import described, document
 from kvroute.simulator.reports.summary import Summary, summarise
 from kvroute.simulator.reports.table import one_run, speed
 from kvroute.simulator.runs.outcome import Outcome
@@ -53,15 +54,15 @@ def simulate(**options: Any) -> None:
     scenario = scenario_of(kinds, policy_of(options["policy"], options["policy_config"]), options)
     slo = slo_of(options["slo"])
     workload = source.load()
-    quiet = options["quiet"]
     with Interrupt() as interrupt:
-        with Bar("simulating", None if quiet else _expected(workload, options["requests"]), quiet=quiet) as bar:
+        expected = _expected(workload, options["requests"])
+        with Bar("simulating", expected, quiet=options["quiet"]) as bar:
             outcome = run(
                 workload, scenario, progress=lambda done, now: bar.at(done, f"{now:,.0f} s simulated"), stop=interrupt
             )
-        stopped = interrupt.asked and outcome.unfinished > 0
-        _tell(outcome, scenario, slo, options, stopped=stopped)
-    if stopped:
+        stopped = _stopped(outcome, expected) if interrupt.heeded else None
+        _tell(outcome, scenario, slo, options, stopped)
+    if stopped is not None:
         sys.exit(INTERRUPTED)
 
 
@@ -73,16 +74,21 @@ def _expected(workload: Workload, requests: int | None) -> int | None:
     return counted if counted < COUNTED else None
 
 
-def _tell(outcome: Outcome, scenario: Scenario, slo: Slo | None, options: dict[str, Any], *, stopped: bool) -> None:
+def _stopped(outcome: Outcome, expected: int | None) -> str:
+    done = len(outcome.requests) - outcome.unfinished
+    whole = max(expected or 0, len(outcome.requests))
+    return f"stopped early, {done:,} of {whole:,} requests"
+
+
+def _tell(outcome: Outcome, scenario: Scenario, slo: Slo | None, options: dict[str, Any], stopped: str | None) -> None:
     """Files first, so that a table on the screen means that they are there."""
     summary = summarise(outcome, scenario, slo)
-    written = _write(outcome, scenario, summary, options, stopped=stopped)
+    written = _write(outcome, scenario, summary, options, stopped)
     if options["quiet"] or str(options["json_path"]) == "-":
         return
     console = Console()
-    if stopped:
-        done = len(outcome.requests) - outcome.unfinished
-        console.print(f"stopped early, {done:,} of {len(outcome.requests):,} requests sent so far", style="bold yellow")
+    if stopped is not None:
+        console.print(stopped, style="bold yellow")
     console.print(one_run(summary))
     console.print(speed(outcome), style="dim")
     for path in written:
@@ -90,12 +96,22 @@ def _tell(outcome: Outcome, scenario: Scenario, slo: Slo | None, options: dict[s
 
 
 def _write(
-    outcome: Outcome, scenario: Scenario, summary: Summary, options: dict[str, Any], *, stopped: bool
+    outcome: Outcome, scenario: Scenario, summary: Summary, options: dict[str, Any], stopped: str | None
 ) -> list[Path]:
-    """The files asked for."""
+    """The files asked for; what is not of a whole run says so."""
+    contents = {
+        "json_path": lambda: _json(outcome, scenario, summary, stopped),
+        "csv_path": lambda: "".join(lines(outcome, scenario)).encode(),
+    }
     written = []
-    json_path: Path | None = options["json_path"]
-    if json_path is not None:
-        write(json_path, msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n")
-        written.append(json_path)
+    for option, content in contents.items():
+        path: Path | None = options[option]
+        if path is not None:
+            write(path, content())
+            written.append(path)
     return written
+
+
+def _json(outcome: Outcome, scenario: Scenario, summary: Summary, stopped: str | None) -> bytes:
+    parts: dict[str, Any] = {} if stopped is None else {"stopped_early": stopped}
+    return document({**parts, "scenario": described(scenario), "summary": summary, "samples": outcome.samples})

@@ -183,7 +183,7 @@ class Planner:
     def _answer(self, variant: Variant, found: Frontier[int] | Frontier[float], curve: list[Point]) -> Answer:
         return Answer(
             variant=variant.name,
-            cache_tokens=variant.kind.limits.capacity_tokens,
+            cache_tokens=(variant.kind.limits.blocks - 1) * variant.kind.limits.block_size,
             replicas=None,
             load=None,
             knob=None,

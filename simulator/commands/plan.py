@@ -1,0 +1,218 @@
+"""`kvroute plan`: how many replicas of what kind a load needs, or how much load replicas take."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from kvroute.simulator.commands.lists import counts, names, prices
+from kvroute.simulator.commands.options import (
+    COUNT,
+    jobs_option,
+    jobs_or_cores,
+    output_options,
+    policy_of,
+    policy_options,
+    router_options,
+    scenario_of,
+    slo_of,
+    source_of,
+    told,
+    with_cache,
+    workload_options,
+)
+from kvroute.simulator.commands.outputs import write
+from kvroute.simulator.commands.processes import Runs, Stopped
+from kvroute.simulator.commands.progress import INTERRUPTED, Bar, Interrupt
+from kvroute.simulator.commands.rows import csv_of
+from kvroute.simulator.errors import SimulatorError
+from kvroute.simulator.latency.presets import DEFAULT, preset
+from kvroute.simulator.reports.json import described, document
+from kvroute.simulator.reports.summary import Summary, policy_name
+from kvroute.simulator.reports.units import count, digits, percent, time
+from kvroute.simulator.runs.scenario import Scenario
+from kvroute.simulator.search.capacity import Answer, Plan, Planner, Point, Variant, cheapest
+from kvroute.simulator.search.case import Case
+
+
+@click.command()
+@workload_options
+@click.option("--slo", required=True, help="What must hold: ttft_p90<2s,tpot_p90<50ms.")
+@click.option(
+    "--replicas", "-n", type=COUNT, help="So many: how much load do they take? [default: how many are needed?]"
+)
+@click.option(
+    "--most", type=COUNT, default=128, show_default=True, help="Replicas beyond which no answer is looked for."
+)
+@click.option(
+    "--presets", default=DEFAULT, show_default=True, callback=names, help="Kinds to try, with commas between."
+)
+@click.option("--price", callback=prices, help="Of one replica of a kind: a=2.5,b=4; tells the cheapest.")
+@click.option(
+    "--cache-tokens", callback=counts, help="KV cache sizes to try [tokens]: 250k,500k. [default: the preset's]"
+)
+@click.option("--roles", is_flag=True, help="Try prefill and decode on replicas apart, too.")
+@policy_options
+@click.option(
+    "--seeds", type=COUNT, default=1, show_default=True, help="How many, from --seed on; the SLO must hold with each."
+)
+@router_options
+@jobs_option
+@output_options("run")
+@told
+def plan(**options: Any) -> None:
+    """Find the fewest replicas that meet an SLO at a load, or with --replicas the greatest load that they take."""
+    source = source_of(*(options[name] for name in ("workload", "seed", "requests", "rate", "speedup")))
+    slo = slo_of(options["slo"])
+    variants = _variants(options)
+    if options["roles"] and options["replicas"] is not None:
+        raise SimulatorError("--roles asks for the fewest replicas; it cannot be had with --replicas")
+    if options["rate"] is not None and options["replicas"] is not None:
+        raise SimulatorError("--rate and --replicas: one of them is the question; give the other alone")
+    scenario = scenario_of((variants[0].kind,), policy_of(options["policy"], options["policy_config"]), options)
+    source.load()
+    made: list[tuple[str, str, Summary]] = []
+    answers: list[Answer] = []
+    seeds = [options["seed"] + i for i in range(options["seeds"])]
+    stopped = False
+    with Interrupt() as interrupt, Bar("planning", None, quiet=options["quiet"]) as bar:
+
+        def done(case: Case, summary: Summary) -> None:
+            made.append((_load(case), case.label, summary))
+            bar.step(case.label)
+
+        try:
+            with Runs(jobs_or_cores(options["jobs"]), done, interrupt) as runs:
+
+                def evaluate(cases: Any) -> list[Summary]:
+                    bar.expect(len(cases))
+                    return runs(cases)
+
+                planner = Planner(source, scenario, seeds, str(slo), evaluate)
+                for variant in variants:
+                    answers.append(
+                        planner.fewest(variant, options["most"], roles=options["roles"])
+                        if options["replicas"] is None
+                        else planner.greatest(variant, options["replicas"])
+                    )
+        except Stopped:
+            stopped = True
+    found = Plan(
+        workload=source.spec,
+        policy=policy_name(scenario),
+        slo=str(slo),
+        rate=source.rate,
+        speedup=source.speedup,
+        seeds=seeds,
+        answers=answers,
+        cheapest=cheapest(answers),
+        unfinished=stopped,
+    )
+    _tell(found, scenario, sorted(made, key=lambda one: (one[1], one[2].seed)), options)
+    if stopped:
+        sys.exit(INTERRUPTED)
+
+
+def _load(case: Case) -> str:
+    source = case.source
+    return f"{source.rate:g} req/s" if source.rate is not None else f"speedup {source.speedup:g}"
+
+
+def _variants(options: dict[str, Any]) -> list[Variant]:
+    """Each kind with each cache size."""
+    found = []
+    given: dict[str, float] = options["price"]
+    for name in given:
+        if name not in options["presets"]:
+            raise SimulatorError(f"--price names {name!r}, which is not among --presets {','.join(options['presets'])}")
+    for name in options["presets"]:
+        kind = preset(name)
+        for tokens in options["cache_tokens"] or [None]:
+            label = name if tokens is None else f"{name}, {count(tokens)} tokens"
+            sized = kind if tokens is None else with_cache(kind, tokens)
+            found.append(Variant(label, sized, given.get(name)))
+    return found
+
+
+def _tell(found: Plan, scenario: Scenario, runs: list[tuple[str, str, Summary]], options: dict[str, Any]) -> None:
+    if options["json_path"] is not None:
+        common = {name: part for name, part in described(scenario).items() if name not in ("replicas", "seed")}
+        write(options["json_path"], document({"scenario": common, "plan": found}))
+    if options["csv_path"] is not None:
+        write(options["csv_path"], csv_of(runs))
+    if options["quiet"] or str(options["json_path"]) == "-":
+        return
+    console = Console(highlight=False)
+    if found.unfinished:
+        console.print(f"stopped early, {len(found.answers)} searches ended", style="bold yellow")
+    rate = "" if found.rate is None else f" at {found.rate:g} req/s"
+    console.print(f"[bold]{found.workload}[/bold]{rate}, policy {found.policy}: {found.slo}")
+    for answer in found.answers:
+        _print(answer, console)
+    if len(found.answers) > 1 and found.cheapest is not None:
+        console.print(f"\nTake [bold]{found.cheapest}[/bold].")
+
+
+def _print(answer: Answer, console: Console) -> None:
+    """The answer in a sentence, and all that was tried."""
+    console.print()
+    console.print(_sentence(answer), style="bold")
+    if not answer.monotone:
+        console.print(
+            "Not every run agrees that more replicas, or less load, is better: look at the curve, or give more"
+            " --requests or --seeds.",
+            style="yellow",
+        )
+    console.print(_curve(answer.curve, answer))
+    if answer.splits and answer.best_split is not None:
+        console.print(f"Roles, with {answer.best_split.replicas} replicas: best is {_roles(answer.best_split)}.")
+        console.print(_curve(answer.splits, answer))
+
+
+def _sentence(answer: Answer) -> str:
+    cost = "" if answer.cost is None else f", at a price of {digits(answer.cost)}"
+    if answer.knob is not None:
+        fleet = f"{answer.replicas} x {answer.variant}"
+        if answer.load is None:
+            return f"{fleet} do not meet the SLO at any load tried."
+        what = "req/s" if answer.knob == "rate" else "times the workload's speed"
+        least = "at least " if answer.bounded else ""
+        return f"{fleet} take {least}{answer.load:g} {what}{cost}."
+    if answer.replicas is None:
+        return f"{answer.variant}: {answer.curve[-1].replicas} replicas do not meet the SLO either."
+    split = answer.best_split
+    roles = "" if split is None or split.prefill is None or not split.met else f": {_roles(split)}"
+    return f"{answer.replicas} x {answer.variant} meet the SLO{roles}{cost}."
+
+
+def _roles(point: Point) -> str:
+    if point.prefill is None:
+        return "all doing both"
+    return f"{point.prefill} prefill + {point.replicas - point.prefill} decode"
+
+
+def _curve(points: list[Point], answer: Answer) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    roles = any(point.prefill is not None for point in points)
+    first = "load" if answer.knob is not None else "roles" if roles else "replicas"
+    table.add_column(first, justify="left" if roles else "right", no_wrap=True)
+    for head in ("SLO", "TTFT p90", "TPOT p90", "e2e p90", "good", "cached", "out/s", "knee"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for point in points:
+        figures = point.figures
+        name = f"{point.load:g}" if answer.knob is not None else _roles(point) if roles else str(point.replicas)
+        chosen = point.load == answer.load if answer.knob is not None else point.replicas == answer.replicas
+        table.add_row(
+            name, "met" if point.met else "missed",
+            *(time(figures[one]) if one in figures else "-" for one in ("ttft_p90", "tpot_p90", "e2e_p90")),
+            percent(figures.get("slo_share", 0.0)), percent(figures.get("cached_token_rate", 0.0)),
+            count(figures.get("throughput_output_tokens", 0.0)),
+            "SATURATED" if point.regime == "beyond" else point.regime,
+            style="bold green" if chosen and not roles else "" if point.met else "red",
+        )  # fmt: skip
+    return table
