@@ -81,7 +81,9 @@ class _Run:
     def __init__(self, loop: Loop, rng: np.random.Generator) -> None:
         self.loop = loop
         count = loop.concurrency * loop.rounds
-        self.lengths = list(zip(_draw(loop.prompt, loop, count, rng), _draw(loop.output, loop, count, rng), strict=True))
+        self.lengths = list(
+            zip(_draw(loop.prompt, loop, count, rng), _draw(loop.output, loop, count, rng), strict=True)
+        )
         self.lengths.reverse()
         self.done: Work = (0.0, 0.0, 0.0, 0.0, 0.0)
         self.steps = 0
