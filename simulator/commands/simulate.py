@@ -99,16 +99,15 @@ def _write(
     outcome: Outcome, scenario: Scenario, summary: Summary, options: dict[str, Any], stopped: str | None
 ) -> list[Path]:
     """The files asked for; what is not of a whole run says so."""
-    contents = {
-        "json_path": lambda: _json(outcome, scenario, summary, stopped),
-        "csv_path": lambda: "".join(lines(outcome, scenario)).encode(),
-    }
     written = []
-    for option, content in contents.items():
-        path: Path | None = options[option]
-        if path is not None:
-            write(path, content())
-            written.append(path)
+    json_path: Path | None = options["json_path"]
+    if json_path is not None:
+        write(json_path, _json(outcome, scenario, summary, stopped))
+        written.append(json_path)
+    csv_path: Path | None = options["csv_path"]
+    if csv_path is not None:
+        write(csv_path, "".join(lines(outcome, scenario)).encode())
+        written.append(csv_path)
     return written
 
 

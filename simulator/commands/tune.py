@@ -40,7 +40,7 @@ from kvroute.simulator.search.case import Case, Source
 from kvroute.simulator.search.cells import seed_changes
 from kvroute.simulator.search.load import Level, level
 from kvroute.simulator.search.measures import check_measure
-from kvroute.simulator.search.weights import PLAIN, Task, Tuner, Tuning, Weights, judge
+from kvroute.simulator.search.weights import PLAIN, Held, Task, Tuner, Tuning, Weights, judge
 
 
 @click.command()
@@ -105,7 +105,8 @@ def tune(**options: Any) -> None:
             return with_progress[0](cases)
 
         tuner = Tuner(task, evaluate)
-        found, verdict = PLAIN, ("not shown", None, [])
+        found = PLAIN
+        verdict: tuple[str, float | None, list[Held]] = ("not shown", None, [])
         try:
             with Runs(jobs_or_cores(options["jobs"]), done, interrupt) as runs:
                 with_progress.append(runs)
