@@ -29,6 +29,7 @@ class Zipf:
     """Choices 0..n-1 of which the i-th has the weight `(i+1)**-skew`."""
 
     def __init__(self, choices: int, skew: float) -> None:
+        self.choices = choices
         weights = np.arange(1, choices + 1, dtype=np.float64) ** -skew
         self._below = np.cumsum(weights)
 

@@ -5,12 +5,34 @@ from __future__ import annotations
 import math
 
 from kvroute.simulator.errors import WorkloadError
-from kvroute.simulator.workloads import agents, log, mooncake, options, shared_prefix
+from kvroute.simulator.workloads import (
+    agents,
+    azure,
+    chat,
+    coding_agents,
+    log,
+    mooncake,
+    options,
+    rag,
+    shared_prefix,
+    summarise,
+)
 from kvroute.simulator.workloads.contract import Workload
 from kvroute.simulator.workloads.source import Source, Wanted
 
-TRACES: dict[str, Source] = {"mooncake": mooncake.SOURCE, "agents": agents.SOURCE, "log": log.SOURCE}
-GENERATORS: dict[str, Source] = {"shared-prefix": shared_prefix.SOURCE}
+TRACES: dict[str, Source] = {
+    "mooncake": mooncake.SOURCE,
+    "agents": agents.SOURCE,
+    "azure": azure.SOURCE,
+    "log": log.SOURCE,
+}
+GENERATORS: dict[str, Source] = {
+    "shared-prefix": shared_prefix.SOURCE,
+    "chat": chat.SOURCE,
+    "rag": rag.SOURCE,
+    "coding-agents": coding_agents.SOURCE,
+    "summarise": summarise.SOURCE,
+}
 
 
 def parse(

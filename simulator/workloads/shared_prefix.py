@@ -47,9 +47,9 @@ def _jobs(wanted: Wanted) -> Iterator[Job]:
     rest, output, spread = options.whole("input") - prefix, options.whole("output"), options.number("spread")
     adapters = options.whole("adapters")
     zipf = Zipf(options.whole("prefixes"), options.number("skew"))
-    shared = prefix // key_tokens
-    prefixes = [list(range(1 + i * shared, 1 + (i + 1) * shared)) for i in range(options.whole("prefixes"))]
-    fresh, number = UNIQUE, 0
+    shared, first = prefix // key_tokens, wanted.first_key
+    prefixes = [list(range(first + i * shared, first + (i + 1) * shared)) for i in range(options.whole("prefixes"))]
+    fresh, number = UNIQUE + wanted.first_key, 0
     while True:
         which = zipf.draw(CHUNK, drawn)
         tokens = prefix + lengths(rest, spread, CHUNK, drawn)
@@ -60,9 +60,10 @@ def _jobs(wanted: Wanted) -> Iterator[Job]:
         columns = zip(which.tolist(), tokens.tolist(), outputs.tolist(), own.tolist(), starts.tolist(), strict=True)
         for one, length, generated, count, start in columns:
             keys = [*prefixes[one], *range(start, start + count)]
+            adapter = f"adapter-{one % adapters}" if adapters else None
             request = Request(
-                str(number), "m", length, keys, key_tokens, f"adapter-{one % adapters}" if adapters else None,
-                None, anchor(one + 1) if prefix else anchor(-1 - number), 0, 1, True,
+                f"{wanted.tag}{number}", "m", length, keys, key_tokens, adapter, None,
+                anchor(first + one if prefix else fresh + number), 0, 1, True,
             )  # fmt: skip
             yield Job(next(at), request, generated)
             number += 1

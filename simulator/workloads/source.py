@@ -27,6 +27,10 @@ class Wanted(NamedTuple):
     """Requests per second."""
     speedup: float
     """What times are divided by."""
+    tag: str = ""
+    """What the ids of its requests begin with, where it is part of a mixture."""
+    first_key: int = 1
+    """From where on it may give out keys: it has `KEYS_EACH` to itself, and as many from `UNIQUE` on."""
 
 
 class Source(NamedTuple):
