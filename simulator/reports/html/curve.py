@@ -1,0 +1,101 @@
+"""A capacity curve: what became of latencies and goodput as load or fleet grew."""
+
+from __future__ import annotations
+
+import msgspec
+
+from kvroute.simulator.reports.knee import Regime
+from kvroute.simulator.reports.summary import Summary
+from kvroute.simulator.search.capacity import Plan
+from kvroute.simulator.search.cells import Figure
+from kvroute.simulator.search.comparison import Comparison
+from kvroute.simulator.slo import Slo
+
+RATE = "offered load [requests/s]"
+SPEEDUP = "speed of the trace [times its own]"
+REPLICAS = "replicas"
+
+
+class CurvePoint(msgspec.Struct, frozen=True):
+    """One load or fleet, over all its seeds."""
+
+    x: float
+    figures: dict[str, Figure]
+    """By the names of `search.measures`; times in seconds."""
+    regime: Regime
+    met: bool | None = None
+    """Whether the SLO was met; None: none was asked for."""
+
+
+class Series(msgspec.Struct, frozen=True):
+    """One line: a policy, a make of fleet."""
+
+    label: str
+    points: list[CurvePoint]
+    """By ascending x."""
+
+
+class Curve(msgspec.Struct, frozen=True):
+    """All lines, and what they are measured by."""
+
+    axis: str
+    series: list[Series]
+    slo: Slo | None = None
+    marks: list[tuple[float, str]] = []
+    """Places on the axis, and what is there: the knee, the answer."""
+
+
+def curve_of_comparison(comparison: Comparison) -> Curve | None:
+    """Policies over load; None of a single load."""
+    if len(comparison.rows) < 2:
+        return None
+    rate = comparison.rows[0].level.rate is not None
+    lines: dict[str, list[CurvePoint]] = {}
+    for row in comparison.rows:
+        x = row.level.rate if rate else row.level.speedup
+        for cell in row.cells:
+            met = None if cell.slo_met_runs is None else cell.slo_met_runs == cell.runs
+            point = CurvePoint(x or 0.0, cell.figures, _regime(cell.regime), met)
+            lines.setdefault(cell.policy, []).append(point)
+    knee = comparison.knee
+    marks = [] if knee is None else [(knee.at, f"knee of {knee.policy}" + (" or above" if knee.bounded else ""))]
+    slo = Slo.parse(comparison.slo) if comparison.slo else None
+    return Curve(RATE if rate else SPEEDUP, [Series(*line) for line in lines.items()], slo, marks)
+
+
+def curve_of_plan(plan: Plan) -> Curve:
+    """Makes of fleet over their number, or over load where that was the question."""
+    by_load = any(answer.knob is not None for answer in plan.answers)
+    series, marks = [], []
+    for answer in plan.answers:
+        points = []
+        for point in answer.curve:
+            x = (point.load or 0.0) if by_load else float(point.replicas)
+            figures = {name: Figure(mean, None) for name, mean in point.figures.items()}
+            points.append(CurvePoint(x, figures, _regime(point.regime), point.met))
+        series.append(Series(answer.variant, points))
+        found = answer.load if by_load else answer.replicas
+        if found is not None:
+            named = f" ({answer.variant})" if len(plan.answers) > 1 else ""
+            marks.append((float(found), f"{'takes' if by_load else 'enough:'} {found:g}{named}"))
+    knobs = {answer.knob for answer in plan.answers}
+    axis = REPLICAS if not by_load else RATE if "rate" in knobs else SPEEDUP
+    return Curve(axis, series, Slo.parse(plan.slo), marks)
+
+
+def _regime(name: str) -> Regime:
+    return "beyond" if name == "beyond" else "at" if name == "at" else "below"
+
+
+def single(mean: float) -> Figure:
+    """A figure of one run."""
+    return Figure(mean, None)
+
+
+def point_of(x: float, summary: Summary) -> CurvePoint:
+    """A point of one run."""
+    from kvroute.simulator.search.measures import COMPARED, JUDGED, value
+
+    figures = {name: single(value(summary, name)) for name in (*COMPARED, *JUDGED)}
+    known = {name: figure for name, figure in figures.items() if figure.mean == figure.mean}
+    return CurvePoint(x, known, summary.regime, summary.slo_met)

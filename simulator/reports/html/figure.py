@@ -1,0 +1,94 @@
+"""A plot as plotly.js reads it. Strings that begin with @ are colours that the page fills in by theme."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+
+Trace: TypeAlias = dict[str, Any]
+Layout: TypeAlias = dict[str, Any]
+
+COLOURS = 8
+DASHES = ("solid", "dash", "dot", "dashdot")
+LOG_FROM = 8.0
+"""An axis is logarithmic where its largest value is so many times its smallest."""
+
+
+class Figure(msgspec.Struct, frozen=True):
+    """One plot."""
+
+    name: str
+    """Unique on the page."""
+    title: str
+    data: list[Trace]
+    layout: Layout
+    height: int = 320
+    """[pixels]"""
+    wide: bool = False
+    """Takes the whole width of the page."""
+    told: str = ""
+    """What it shows, for those who cannot see it."""
+
+
+class Section(msgspec.Struct, frozen=True):
+    """Part of a page."""
+
+    name: str
+    title: str
+    text: str
+    """How to read it, in plain words."""
+    figures: list[Figure]
+    runs: list[tuple[int, str, list[Figure]]] = []
+    """(number, label, figures) of each run that has figures of its own, of which one is shown at a time."""
+
+
+class Entries:
+    """What has a colour on the page: labels of runs and lines, in order of their first appearance."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self.labels = list(dict.fromkeys(labels))
+
+    def colour(self, label: str) -> str:
+        """As in `@c3`."""
+        return f"@c{self.labels.index(label) % COLOURS}"
+
+    def dash(self, label: str) -> str:
+        """Tells lines of the same colour apart."""
+        return DASHES[self.labels.index(label) // COLOURS % len(DASHES)]
+
+    def line(self, label: str, width: float = 2.0) -> dict[str, Any]:
+        """The line style of a label."""
+        return {"color": self.colour(label), "dash": self.dash(label), "width": width}
+
+    def of(self, label: str) -> dict[str, Any]:
+        """What lets the legend switch a trace on and off."""
+        return {"name": label, "meta": self.labels.index(label), "showlegend": False}
+
+
+def seconds_axis(title: str, values: Sequence[float]) -> dict[str, Any]:
+    """An axis of times, logarithmic where they span much."""
+    positive = [value for value in values if value > 0.0]
+    axis: dict[str, Any] = {"title": {"text": title}, "tickformat": "~s", "ticksuffix": "s"}
+    if positive and max(positive) > LOG_FROM * min(positive):
+        return {**axis, "type": "log", "dtick": "D2" if max(positive) < 1e3 * min(positive) else 1}
+    return {**axis, "rangemode": "normal"}
+
+
+def threshold(axis: dict[str, Any], where: str, value: float, text: str) -> tuple[Layout, Layout]:
+    """A dashed line across the plot at x or y = value, and its label: (shape, annotation)."""
+    other = "y" if where == "x" else "x"
+    shape = {
+        "type": "line", where + "0": value, where + "1": value, other + "0": 0, other + "1": 1,
+        where + "ref": where, other + "ref": "paper", "line": {"color": "@bad", "dash": "dash", "width": 1.5},
+    }  # fmt: skip
+    place = (
+        math.log10(value) if axis.get("type") == "log" else value
+    )  # plotly's annotations differ from its shapes here
+    label = {
+        where: place, where + "ref": where, other: 1, other + "ref": "paper", "text": text, "showarrow": False,
+        "yanchor": "bottom", "font": {"color": "@bad", "size": 11},
+    }  # fmt: skip
+    return shape, label if where == "x" else {**label, "xanchor": "right"}
