@@ -11,6 +11,7 @@ from kvroute.simulator.workloads import (
     chat,
     coding_agents,
     log,
+    mixture,
     mooncake,
     options,
     rag,
@@ -33,6 +34,7 @@ GENERATORS: dict[str, Source] = {
     "coding-agents": coding_agents.SOURCE,
     "summarise": summarise.SOURCE,
 }
+GENERATORS["mixture"] = mixture.source(dict(GENERATORS))
 
 
 def parse(

@@ -12,7 +12,7 @@ from kvroute.simulator.errors import WorkloadError
 
 Value: TypeAlias = int | float | str | None
 _SUFFIXES = {"k": 1e3, "m": 1e6, "g": 1e9}
-_PAIR = re.compile(r"([a-z][a-z0-9_]*)=([^,]*)")
+_PAIR = re.compile(r"([a-z][a-z0-9_.-]*)=([^,]*)")
 
 
 class Option(NamedTuple):
@@ -36,6 +36,14 @@ class Options:
         self._values = dict(values)
         self.given = given
         """Names that the user wrote."""
+
+    def value(self, name: str) -> Value:
+        """Whatever it is."""
+        return self._values[name]
+
+    def changed(self, **values: Value) -> Options:
+        """The same with these instead."""
+        return Options(self._values | values, self.given)
 
     def whole(self, name: str) -> int:
         """A whole number."""
@@ -101,13 +109,19 @@ def read(whose: str, declared: Sequence[Option], pairs: Mapping[str, str]) -> Op
 
 
 def meanings(declared: Iterable[Option]) -> str:
-    """One line an option, for people."""
+    """One line an option, for people; those of a mixture's parts (`chat.turns`) in one line together."""
     lines = []
+    inner = False
     for option in declared:
+        if "." in option.name:
+            inner = True
+            continue
         shown = option.default
         default = "not set" if shown is None else f"{shown:g}" if isinstance(shown, float) else str(shown)
         choices = f" ({', '.join(option.choices)})" if option.choices else ""
         lines.append(f"  {option.name:<14}{option.meaning}{choices} [{default}]")
+    if inner:
+        lines.append("  NAME.OPTION   an option of one part alone, such as chat.turns=8")
     return "\n".join(lines)
 
 
