@@ -1,4 +1,4 @@
-"""Kinds of replicas by name: fitted to measured points, or read from the user's own file."""
+"""Kinds of replicas by name: fitted to measured points, from first principles, or read from the user's own file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from pathlib import Path
 import msgspec
 import yaml
 
+from kvroute.scorers.contract import Role
 from kvroute.simulator.errors import FleetError
+from kvroute.simulator.latency import expression
 from kvroute.simulator.latency.kind import Kind
 
 DEFAULT = Kind().name
@@ -19,16 +21,25 @@ FILES = (".yaml", ".yml", ".json")
 
 
 def preset(text: str = DEFAULT) -> Kind:
-    """The kind that `text` names: a preset's name, or the path of a YAML or JSON file that holds one.
+    """The kind that `text` names.
+
+    Args:
+        text: a preset's name; the path of a YAML or JSON file that holds a kind; or
+            `roofline:MODEL,gpu=NAME[,tp=N]...` with a model's config.json or the name of a known model.
 
     Raises:
         FleetError: (a ValueError) it names nothing; the message lists what exists.
     """
+    if text.startswith(expression.PREFIX):
+        return expression.kind(text)
     if text.endswith(FILES):
         return load(text)
     kind = _fitted().get(text)
     if kind is None:
-        raise FleetError(f"there is no preset {text!r}{_meant(text, names())}; there are: {', '.join(names())}")
+        raise FleetError(
+            f"there is no preset {text!r}{meant(text, names())}; there are {', '.join(names())}, files that hold a kind"
+            f" ({', '.join(FILES)}), and {expression.USAGE}"
+        )
     return kind
 
 
@@ -43,27 +54,45 @@ def load(path: str | Path) -> Kind:
     Raises:
         FleetError: it cannot be read, or holds something else; the message names the key.
     """
+    held = read(path)
+    if isinstance(held, dict):
+        told: dict[str, object] = {"name": Path(path).stem, "source": str(path)}
+        held = told | held
+        role = held.get("role")
+        if isinstance(role, str):
+            if role.upper() not in Role.__members__:
+                raise FleetError(f"{path}: role is one of {', '.join(Role.__members__).lower()}, not {role!r}")
+            held["role"] = int(Role[role.upper()])
     try:
-        held = yaml.safe_load(Path(path).read_bytes())
-    except OSError as error:
-        raise FleetError(f"{path}: {error.strerror}; give a preset's name, or a file that holds a kind") from error
-    except yaml.YAMLError as error:
-        raise FleetError(f"{path}: not YAML: {error}") from error
-    try:
-        return msgspec.convert(held, Kind)
+        kind = msgspec.convert(held, Kind)
     except msgspec.ValidationError as error:
-        raise FleetError(f"{path}: {error}; its keys are those of a kind (docs/presets.md)") from error
+        raise FleetError(f"{path}: {error}; the keys are those of a kind (docs/presets.md)") from error
+    return msgspec.structs.replace(
+        kind, step=msgspec.structs.replace(kind.step, budget=kind.limits.max_num_batched_tokens)
+    )
 
 
-def _meant(text: str, known: Iterable[str]) -> str:
+def read(path: str | Path) -> object:
+    """What a YAML or JSON file holds.
+
+    Raises:
+        FleetError: it cannot be read.
+    """
+    try:
+        return yaml.safe_load(Path(path).read_bytes())
+    except OSError as error:
+        raise FleetError(f"{path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise FleetError(f"{path}: not YAML: {error}") from error
+
+
+def meant(text: str, known: Iterable[str]) -> str:
+    """A suggestion for a name that was mistyped, or nothing."""
     near = difflib.get_close_matches(text, list(known), n=1, cutoff=0.5)
     return f" (did you mean {near[0]}?)" if near else ""
 
 
 @cache
 def _fitted() -> dict[str, Kind]:
-    held = files(__package__).joinpath("presets.json")
-    kinds = [Kind()]
-    if held.is_file():
-        kinds += msgspec.json.decode(held.read_bytes(), type=list[Kind])
-    return {kind.name: kind for kind in kinds}
+    held = files(__package__).joinpath("presets.json").read_bytes()
+    return {kind.name: kind for kind in [Kind(), *msgspec.json.decode(held, type=list[Kind])]}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kvroute.scorers.contract import Role
 from kvroute.simulator.errors import FleetError
 from kvroute.simulator.latency.kind import Kind
 from kvroute.simulator.latency.presets import load, names, preset
@@ -28,7 +29,7 @@ def test_every_name_gives_the_kind_of_that_name() -> None:
 def test_an_unknown_name_lists_what_exists() -> None:
     """The message suggests the nearest name and lists all."""
     with pytest.raises(
-        FleetError, match=r"llama-3\.1-8b-h10'.*did you mean llama-3\.1-8b-h100\?.*there are: "
+        FleetError, match=r"llama-3\.1-8b-h10'.*did you mean llama-3\.1-8b-h100\?.*there are .*roofline:MODEL"
     ) as raised:
         preset("llama-3.1-8b-h10")
     assert isinstance(raised.value, ValueError)
@@ -37,9 +38,10 @@ def test_an_unknown_name_lists_what_exists() -> None:
 def test_a_file_is_a_kind(tmp_path: Path) -> None:
     """A YAML file says what differs from the default."""
     path = tmp_path / "mine.yaml"
-    path.write_text("name: mine\nstep: {c0: 0.01}\nlimits: {blocks: 100}\nrole: 2\n")
+    path.write_text("name: mine\nstep: {c0: 0.01}\nlimits: {blocks: 100, max_num_batched_tokens: 77}\nrole: decode\n")
     kind = preset(str(path))
     assert (kind.name, kind.step.c0, kind.step.c1, kind.limits.blocks) == ("mine", 0.01, 20e-6, 100)
+    assert (kind.role, kind.step.budget) == (Role.DECODE, 77)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +50,8 @@ def test_a_file_is_a_kind(tmp_path: Path) -> None:
         ("step: {c9: 1}", r"mine\.yaml: .*c9"),
         ("step: {c0: -1}", r"mine\.yaml: .*\$\.step\.c0"),
         ("[1, 2]", r"mine\.yaml: Expected `object`"),
+        ("limits: {blocks: 1}", r"mine\.yaml: limits.blocks is at least 2, not 1"),
+        ("role: router", r"mine\.yaml: role is one of both, prefill, decode, not 'router'"),
         ("a: [", r"mine\.yaml: not YAML"),
     ],
 )
