@@ -50,7 +50,8 @@ class PagePath(WritablePath):
 def write(path: Path, content: bytes) -> None:
     """Write all of it or nothing: an interrupted write leaves what was there before."""
     if str(path) == "-":
-        click.get_binary_stream("stdout").write(content)
+        with click.open_file("-", "wb") as stream:
+            stream.write(content)
         return
     if path.exists() and not path.is_file():  # a pipe or a device cannot be replaced
         path.write_bytes(content)

@@ -88,13 +88,15 @@ class Runs:
             futures.append(future)
         pending = set(waiting)
         while pending:
-            if self._stopping():
-                raise Stopped
             ended, pending = concurrent.futures.wait(
                 pending, timeout=_LOOK_SECONDS, return_when=concurrent.futures.FIRST_COMPLETED
             )
             for future in sorted(ended, key=futures.index):
+                if self._stopping():
+                    break
                 self._done(waiting[future], _answer(future, waiting[future]))
+            if self._stopping():
+                raise Stopped
         return [future.result() for future in futures]
 
     def _started(self) -> ProcessPoolExecutor:
