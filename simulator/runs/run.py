@@ -264,6 +264,8 @@ class Run:
         opened: Open = sequence.request.content  # type: ignore[assignment]
         if not milestone[2]:
             self._requests.first[opened.row] = now
+            if not opened.job.request.stream:  # no router sees it pass
+                return
             opened.router.first_output(opened.decision, now)
             if self._share is not None:
                 self._at(now + self._share, self._share_prefilled, opened)
