@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
+SLACK = 1e-12
+"""By which a bound may be missed, in units of the column's length; rounding."""
 
 
 def bounded(rows: Matrix, values: Vector, low: Vector, high: Vector) -> Vector:
@@ -25,12 +27,12 @@ def bounded(rows: Matrix, values: Vector, low: Vector, high: Vector) -> Vector:
     best, least = np.array(low), math.inf
     for choice in itertools.product(*kinds):
         x = _solve(gram, right, choice)
-        if x is None or np.any(x < low * (1 - 1e-12) - 1e-15) or np.any(x > high * (1 + 1e-12) + 1e-15):
+        if x is None or np.any(x < low - SLACK) or np.any(x > high + SLACK):
             continue
         cost = float(x @ gram @ x - 2 * right @ x)
         if cost < least:
             best, least = x, cost
-    return np.asarray(best / scale)
+    return np.asarray(np.clip(best, low, high) / scale)
 
 
 def robust(rows: Matrix, values: Vector, low: Vector, high: Vector, *, passes: int = 6, least: float = 0.02) -> Vector:

@@ -89,6 +89,9 @@ class _Run:
         self.steps = 0
         self.waiting: deque[tuple[int, _One]] = deque()
         self.partial: _One | None = None
+        """A prompt of which a part is computed."""
+        self.busy = False
+        """Whether there is one as the step begins."""
         self.ends: list[tuple[int, int, _One]] = []
         self.kv = 0
         self.entered = 0
@@ -99,15 +102,18 @@ class _Run:
         for _ in range(self.loop.concurrency):
             self._send(0)
         while self.waiting or self.partial or self.ends:
-            if self.partial or (self.waiting and self._open()):
+            self.busy = self.partial is not None
+            if self.busy or self._open():
                 self._mixed()
             else:
                 self._decode()
         return Means(_mean(self.ttft), _mean(self.tpot))
 
     def _open(self) -> bool:
-        due, _ = self.waiting[0]
-        return (due <= self.steps or not self.ends) and len(self.ends) < self.loop.seats
+        """Whether the first in the queue may enter the step that begins now; an idle replica begins one for it."""
+        if not self.waiting or len(self.ends) >= self.loop.seats:
+            return False
+        return self.waiting[0][0] <= self.steps or not (self.ends or self.busy)
 
     def _send(self, late: int) -> None:
         if self.lengths:
@@ -122,7 +128,7 @@ class _Run:
         one, self.partial = self.partial, None
         while budget > 0:
             if one is None:
-                if not (self.waiting and self._open()) or decoding + len(chunks) >= self.loop.seats:
+                if decoding + len(chunks) >= self.loop.seats or not self._open():
                     break
                 one = self.waiting.popleft()[1]
             count = min(one.prompt - one.computed, budget)

@@ -129,6 +129,8 @@ def _row(
     model = row["model_path"].rpartition("/")[2].lower()
     if model not in CONFIGS:
         raise ValueError(f"the sizes of {row['model_path']} are not known; there are those of {', '.join(CONFIGS)}")
+    if row["system"] not in GPU_NAMES:
+        raise ValueError(f"system {row['system']} is none of {', '.join(GPU_NAMES)}")
     precision = row["precision"] or "bf16"
     if precision not in get_args(Precision):
         raise ValueError(f"precision {precision} is none of {', '.join(get_args(Precision))}")
