@@ -50,14 +50,31 @@ def parse(
     """
     _checked(seed, requests, rate, speedup)
     head, pairs = options.split(spec.strip())
+    source = _source(head)
     scheme, colon, path = head.partition(":")
-    source = TRACES.get(scheme) if colon else GENERATORS.get(head)
-    if source is None:
-        raise WorkloadError(_unknown(scheme if colon else head, bool(colon)))
     if colon and not path:
         raise WorkloadError(f"{scheme}: names no file: write {scheme}:PATH")
     given = options.read(f"{scheme}:PATH" if colon else head, source.options, pairs)
     return source.make(Wanted(spec.strip(), path, given, seed, requests, rate, speedup))
+
+
+def meanings_of(spec: str) -> str:
+    """What a workload can be told, for people; of a trace its name is enough.
+
+    Raises:
+        WorkloadError: no such workload.
+    """
+    head, _ = options.split(spec.strip())
+    source = TRACES.get(head) or _source(head)
+    return f"{head}: {source.summary}\n{options.meanings(source.options)}"
+
+
+def _source(head: str) -> Source:
+    scheme, colon, _ = head.partition(":")
+    source = TRACES.get(scheme) if colon else GENERATORS.get(head)
+    if source is None:
+        raise WorkloadError(_unknown(scheme if colon else head, bool(colon)))
+    return source
 
 
 def known() -> str:
