@@ -80,10 +80,16 @@ def _spread(measure: str, title: str, runs: Sequence[Run], entries: Entries) -> 
         "line": {"color": "@soft", "dash": "dot", "width": 1.5},
     }
     layout = {
-        "xaxis": {"title": {"text": "times the mean of all replicas"}, "rangemode": "tozero"},
+        "xaxis": {"title": {"text": "times the mean of all replicas"}, "range": _around_one(data)},
         "yaxis": category_axis(runs), "shapes": [even],
     }  # fmt: skip
     return Figure(f"spread-{measure}", title, data, layout, rows_height(len(runs)), told=f"{title}: " + "; ".join(said))
+
+
+def _around_one(data: Sequence[Trace]) -> list[float]:
+    """Half to one and a half, or what there is."""
+    loads = [share for trace in data for share in trace["x"]]
+    return [min([0.5, *loads]) - 0.05, max([1.5, *loads]) + 0.05]
 
 
 def _load(measure: str, one: PerReplica) -> float:

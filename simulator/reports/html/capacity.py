@@ -7,7 +7,7 @@ from typing import Any
 
 from kvroute.simulator.reports.html.curve import RATE, REPLICAS, Curve, CurvePoint
 from kvroute.simulator.reports.html.figure import Entries, Figure, Layout, Section, Trace, seconds_axis, threshold
-from kvroute.simulator.reports.units import time
+from kvroute.simulator.reports.html.latencies import said
 from kvroute.simulator.search.measures import TIMES
 
 NAMES = {"ttft": "TTFT", "tpot": "TPOT", "itl": "Inter-token time", "e2e": "End to end", "queue": "Queueing"}
@@ -40,11 +40,10 @@ def _latency(measure: str, curve: Curve, entries: Entries) -> Figure:
     metric, _, statistic = measure.rpartition("_")
     values = [point.figures[measure].mean for one in curve.series for point in one.points if measure in point.figures]
     title = f"{NAMES[metric]} {statistic}"
-    axis = seconds_axis(title, values)
-    lines = []
-    for term in curve.slo.terms if curve.slo else ():
-        if (term.metric, term.statistic) == (metric, statistic):
-            lines.append(threshold(axis, "y", term.limit, f"SLO {statistic} < {time(term.limit)}"))
+    asked = curve.slo.terms if curve.slo else ()
+    terms = [term for term in asked if (term.metric, term.statistic) == (metric, statistic)]
+    axis = seconds_axis("", values, [term.limit for term in terms])
+    lines = [threshold(axis, "y", term.limit, said(term)) for term in terms]
     layout = _layout(curve, axis, lines)
     return Figure(
         f"curve-{measure}", title, _traces(measure, curve, entries), layout, 340, told=_told(title, measure, curve)
@@ -91,8 +90,8 @@ def _trace(measure: str, label: str, points: Sequence[CurvePoint], entries: Entr
 
 
 def _standing(point: CurvePoint) -> str:
-    said = {"below": "below the knee", "at": "at the knee", "beyond": "saturated"}[point.regime]
-    return said if point.met is None else f"{said}, SLO {'met' if point.met else 'missed'}"
+    where = {"below": "below the knee", "at": "at the knee", "beyond": "saturated"}[point.regime]
+    return where if point.met is None else f"{where}, SLO {'met' if point.met else 'missed'}"
 
 
 def _layout(curve: Curve, axis: dict[str, Any], lines: Sequence[tuple[Layout, Layout]]) -> Layout:
@@ -115,10 +114,10 @@ def _xs(curve: Curve) -> list[float]:
 
 
 def _told(title: str, measure: str, curve: Curve) -> str:
-    said = []
+    parts = []
     for one in curve.series:
         known = [(point.x, point.figures[measure].mean) for point in one.points if measure in point.figures]
         if known:
             (first, low), (last, high) = known[0], known[-1]
-            said.append(f"{one.label}: {low:.3g} at {first:g}, {high:.3g} at {last:g}")
-    return f"{title} over {curve.axis}. " + "; ".join(said)
+            parts.append(f"{one.label}: {low:.3g} at {first:g}, {high:.3g} at {last:g}")
+    return f"{title} over {curve.axis}. " + "; ".join(parts)

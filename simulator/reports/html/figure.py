@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from kvroute.simulator.reports.units import time_unit
+
 Trace: TypeAlias = dict[str, Any]
 Layout: TypeAlias = dict[str, Any]
 
@@ -68,13 +70,35 @@ class Entries:
         return {"name": label, "meta": self.labels.index(label), "showlegend": False}
 
 
-def seconds_axis(title: str, values: Sequence[float]) -> dict[str, Any]:
-    """An axis of times, logarithmic where they span much."""
+def seconds_axis(title: str, values: Sequence[float], limits: Sequence[float] = ()) -> dict[str, Any]:
+    """An axis of times that shows all values and limits, logarithmic where the values span much."""
     positive = [value for value in values if value > 0.0]
-    axis: dict[str, Any] = {"title": {"text": title}, "tickformat": "~s", "ticksuffix": "s"}
-    if positive and max(positive) > LOG_FROM * min(positive):
-        return {**axis, "type": "log", "dtick": "D2" if max(positive) < 1e3 * min(positive) else 1}
-    return {**axis, "rangemode": "normal"}
+    axis: dict[str, Any] = {"title": {"text": title}}
+    if not positive:
+        return axis
+    low, high = min([*positive, *limits]), max([*positive, *limits])
+    if max(positive) <= LOG_FROM * min(positive):
+        return {**axis, "tickformat": "~s", "ticksuffix": "s", "range": [0.0, 1.08 * high]}
+    ticks = _ticks(low, high)
+    room = 0.04 * math.log10(high / low)
+    return {
+        **axis, "type": "log", "range": [math.log10(low) - room, math.log10(high) + room],
+        "tickvals": ticks, "ticktext": [short_time(tick) for tick in ticks],
+    }  # fmt: skip
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round values on a logarithmic axis, the closer the less it spans."""
+    decades = math.log10(high / low)
+    steps = (1.0, 2.0, 5.0) if decades < 1.6 else (1.0, 3.0) if decades < 3.2 else (1.0,)
+    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+    return [float(f"{step * 10.0**power:.3g}") for power in powers for step in steps]
+
+
+def short_time(seconds: float) -> str:
+    """`2 s`, `50 ms`."""
+    unit, name = time_unit(seconds)
+    return f"{seconds / unit:.3g} {name}"
 
 
 def threshold(axis: dict[str, Any], where: str, value: float, text: str) -> tuple[Layout, Layout]:
@@ -91,4 +115,4 @@ def threshold(axis: dict[str, Any], where: str, value: float, text: str) -> tupl
         where: place, where + "ref": where, other: 1, other + "ref": "paper", "text": text, "showarrow": False,
         "yanchor": "bottom", "font": {"color": "@bad", "size": 11},
     }  # fmt: skip
-    return shape, label if where == "x" else {**label, "xanchor": "right"}
+    return shape, {**label, "xanchor": "right"}

@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kvroute.simulator.reports.html.figure import Entries, Figure, Layout, Section, Trace, seconds_axis, threshold
+from kvroute.simulator.reports.html.figure import (
+    Entries,
+    Figure,
+    Layout,
+    Section,
+    Trace,
+    seconds_axis,
+    short_time,
+    threshold,
+)
 from kvroute.simulator.reports.html.run import Run
 from kvroute.simulator.reports.units import time
-from kvroute.simulator.slo import Slo
+from kvroute.simulator.slo import Slo, Term
 
 METRICS = (
     ("ttft", "TTFT", "time to first token"),
@@ -48,7 +57,7 @@ def _distribution(metric: str, name: str, about: str, runs: Sequence[Run], entri
                 "hovertemplate": f"%{{y:.1%}} within %{{x:.3s}}s<extra>{run.label}</extra>",
             }
         )  # fmt: skip
-    axis = seconds_axis(f"{name}: {about}", values)
+    axis = seconds_axis(f"{name}: {about}", values, [term.limit for term in _terms(metric, slo)])
     layout: Layout = {
         "xaxis": axis, "yaxis": {"title": {"text": "share of requests"}, "tickformat": ".0%", "range": [0, 1.02]},
         **_limits(axis, "x", metric, slo),
@@ -76,7 +85,7 @@ def _percentiles(metric: str, name: str, about: str, runs: Sequence[Run], entrie
                 "hovertemplate": f"%{{text}} %{{x:.3s}}s<extra>{run.label}</extra>",
             }
         )  # fmt: skip
-    axis = seconds_axis(f"{name}: {about}", values)
+    axis = seconds_axis(f"{name}: {about}", values, [term.limit for term in _terms(metric, slo)])
     layout: Layout = {"xaxis": axis, "yaxis": category_axis(runs), **_limits(axis, "x", metric, slo)}
     return Figure(f"percentiles-{metric}", name, traces, layout, rows_height(len(runs)), told=_told(name, metric, runs))
 
@@ -94,15 +103,23 @@ def rows_height(count: int) -> int:
 
 def _limits(axis: dict[str, Any], where: str, metric: str, slo: Slo | None) -> Layout:
     """Lines at what the SLO allows."""
-    terms = [term for term in slo.terms if term.metric == metric] if slo else []
-    lines = [threshold(axis, where, term.limit, f"SLO {term.statistic} < {time(term.limit)}") for term in terms]
+    lines = [threshold(axis, where, term.limit, said(term)) for term in _terms(metric, slo)]
     return {"shapes": [shape for shape, _ in lines], "annotations": [label for _, label in lines]}
 
 
+def _terms(metric: str, slo: Slo | None) -> list[Term]:
+    return [term for term in slo.terms if term.metric == metric] if slo else []
+
+
+def said(term: Term) -> str:
+    """As it stands beside its line."""
+    return f"SLO {term.statistic} < {short_time(term.limit)}"
+
+
 def _told(name: str, metric: str, runs: Sequence[Run]) -> str:
-    said = []
+    parts = []
     for run in runs:
         found = getattr(run.summary, metric)
         if found is not None:
-            said.append(f"{run.label}: p50 {time(found.p50)}, p90 {time(found.p90)}, p99 {time(found.p99)}")
-    return f"{name}. " + "; ".join(said)
+            parts.append(f"{run.label}: p50 {time(found.p50)}, p90 {time(found.p90)}, p99 {time(found.p99)}")
+    return f"{name}. " + "; ".join(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 
 from kvroute.scorers.contract import Role
@@ -17,6 +18,8 @@ SIMULATED = (
     "Every number on this page is simulated. The engine is a model of vLLM's scheduler and prefix cache; the router's"
     " decisions are made by the same code that runs live."
 )
+FOLDERS = re.compile(r":[^,\s]*/(?=[^/,\s]+)")
+"""A file's folders say nothing to those who are shown the page."""
 SATURATED = (
     "Saturated runs have no steady state: their latencies grow for as long as the run goes on, and say that the fleet"
     " is too small, not how slow it is."
@@ -26,7 +29,7 @@ SATURATED = (
 def scenario_words(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """(what, in words) of what the runs have in common."""
     first = runs[0]
-    workloads = dict.fromkeys(run.summary.workload for run in runs)
+    workloads = dict.fromkeys(FOLDERS.sub(":", run.summary.workload) for run in runs)
     requests = sorted({run.summary.requests for run in runs})
     rates = sorted({run.summary.offered_rate for run in runs if run.summary.offered_rate is not None})
     words = [("Workload", ", ".join(workloads)), ("Requests", _span([f"{one:,}" for one in requests]))]

@@ -76,11 +76,9 @@ def _one(summary: Summary) -> list[str]:
         for one in summary.per_replica
     ]  # fmt: skip
     head = ("replica", "requests", "prompt tokens", "cached", "output tokens", "preemptions")
-    return [
-        table(("latency", *names), rows, "Latencies of completed requests"),
-        table(("", "value"), facts, "The run"),
-        table(head, replicas, "Replicas"),
-    ]
+    latencies = table(("latency", *names), rows, "Latencies of completed requests")
+    left = latencies + table(head, replicas, "Replicas")
+    return [f'<div class="beside"><div>{left}</div><div>{table(("", "value"), facts, "The run")}</div></div>']
 
 
 def _met(summary: Summary) -> str:

@@ -64,7 +64,7 @@ def _kv(number: int, detail: Detail) -> Figure:
     most = [max(one.kv_usage) for one in samples]
     data = [_line("mean of all replicas", "@c2", _times(samples), mean, ".1%")]
     if len(detail.names) > 1:
-        data.append(_line("fullest replica", "@c3", _times(samples), most, ".1%", dash="dot"))
+        data.insert(0, _line("fullest replica", "@c3", _times(samples), most, ".1%", width=1))
     layout = _layout(detail, "share of KV blocks")
     layout["yaxis"] |= {"tickformat": ".0%", "range": [0, 1.02] if max(most) > 0.4 else [0, 1.15 * max(most) or 0.1]}
     return Figure(f"kv-{number}", "KV cache in use", data, layout, told=f"At most {percent(max(most))} of one replica")
@@ -77,17 +77,18 @@ def _heat(number: int, detail: Detail, field: str, title: str, said: str) -> Fig
     most = max(max(row) for row in rows)
     cells: Any = [[round(value, 3) for value in row] for row in rows] if share else rows
     form = "%{z:.1%}" if share else "%{z:,}"
+    whole = {"dtick": 1} if most <= 5 else {"tickformat": "~s"}
     trace: Trace = {
         "type": "heatmap", "x": _times(samples), "y": detail.names, "z": cells, "colorscale": "@sequence", "zmin": 0,
         "zmax": 1 if share and most > 0.4 else most or 1,
         "hovertemplate": f"{form} {said} at %{{x:.4~g}} s<extra>%{{y}}</extra>",
-        "colorbar": {"thickness": 12, "outlinewidth": 0, "tickformat": ".0%" if share else "~s"},
+        "colorbar": {"thickness": 12, "outlinewidth": 0, **({"tickformat": ".0%"} if share else whole)},
     }  # fmt: skip
     layout = _layout(detail, "")
     layout["yaxis"] = {"type": "category", "autorange": "reversed", "automargin": True, "showgrid": False}
     layout["showlegend"] = False
-    height = min(560, max(200, 110 + 16 * len(detail.names)))
-    return Figure(f"heat-{field}-{number}", title, [trace], layout, height, told=f"{title}, at most {most:.3g}")
+    height = min(560, max(190, 90 + 16 * len(detail.names)))
+    return Figure(f"heat-{field}-{number}", title, [trace], layout, height, True, told=f"{title}, at most {most:.3g}")
 
 
 def _layout(detail: Detail, title: str) -> dict[str, Any]:
@@ -103,7 +104,7 @@ def _layout(detail: Detail, title: str) -> dict[str, Any]:
              "line": {"color": "@soft", "dash": "dot", "width": 1.5}}
         ]  # fmt: skip
         layout["annotations"] = [
-            {"x": last, "y": 1, "yref": "paper", "text": "last request sent", "showarrow": False, "yanchor": "bottom",
+            {"x": last, "y": 1, "yref": "paper", "text": "last request sent", "showarrow": False, "yanchor": "top",
              "xanchor": "right", "font": {"color": "@soft", "size": 11}}
         ]  # fmt: skip
     return layout

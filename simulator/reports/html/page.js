@@ -2,8 +2,7 @@
 "use strict";
 const FIGURES = JSON.parse(document.getElementById("figures").textContent);
 const ROOT = document.documentElement, DARK = matchMedia("(prefers-color-scheme: dark)");
-const CONFIG = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
-                 toImageButtonOptions: { format: "svg" } };
+const CONFIG = { responsive: true, displayModeBar: false };
 const hiddenEntries = new Set();
 let wanted = "auto";
 
@@ -28,10 +27,9 @@ function axis(own) {
 function layout(own) {
   const base = {
     font: { family: "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", size: 12, color: colour("ink") },
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 56, r: 18, t: 34, b: 48 },
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 56, r: 18, t: 30, b: 46 },
     showlegend: false, legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", bgcolor: "rgba(0,0,0,0)" },
     hoverlabel: { bgcolor: colour("card"), bordercolor: colour("soft"), font: { color: colour("ink") }, align: "left" },
-    modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("soft"), activecolor: colour("ink") },
     hovermode: "closest",
   };
   const merged = Object.assign(base, themed(own));
@@ -73,6 +71,12 @@ for (const button of document.querySelectorAll("[data-entry]")) button.addEventL
   if (!shown) hiddenEntries.add(entry);
   button.setAttribute("aria-pressed", String(shown));
   drawAll();
+});
+
+for (const button of document.querySelectorAll("[data-save]")) button.addEventListener("click", () => {
+  const node = document.getElementById(button.dataset.save);
+  Plotly.downloadImage(node, { format: "png", scale: 3, width: node.clientWidth, height: node.clientHeight,
+                               filename: node.id.replace("plot-", "kvroute-") });
 });
 
 for (const select of document.querySelectorAll("[data-shows]")) select.addEventListener("change", () => {

@@ -120,7 +120,8 @@ def _tiles(found: Sequence[Tile]) -> str:
         f"<small>{escape(tile.about)}</small></div>"
         for tile in found
     )
-    return f'<section class="tiles" aria-label="Headline numbers">{made}</section>'
+    columns = len(found) if len(found) <= 7 else (len(found) + 1) // 2
+    return f'<section class="tiles" style="--columns:{columns}" aria-label="Headline numbers">{made}</section>'
 
 
 def _legend(entries: Entries, runs: Sequence[Run]) -> str:
@@ -143,25 +144,33 @@ def _chip(place: int, label: str, entries: Entries, regime: str | None) -> str:
 
 
 def _section(section: Section) -> str:
-    figures = "".join(map(_figure, section.figures))
-    plots = f'<div class="plots">{figures}</div>' if figures else ""
+    plots = _plots(section.figures, "") if section.figures else ""
     choice = ""
     if len(section.runs) > 1:
         options = "".join(f'<option value="{number}">{escape(label)}</option>' for number, label, _ in section.runs)
         choice = f'<label class="choice">Run <select data-shows="{section.name}">{options}</select></label>'
     for place, (number, _, own) in enumerate(section.runs):
         which = f'data-of="{section.name}" data-run="{number}"' + (" hidden" if place else "")
-        plots += f'<div class="plots" {which}>{"".join(map(_figure, own))}</div>'
+        plots += _plots(own, " " + which)
     return (
         f'<section id="{section.name}"><h2>{escape(section.title)}</h2>'
         f'<p class="how">{escape(section.text)}</p>{choice}{plots}</section>'
     )
 
 
+def _plots(figures: Sequence[Figure], which: str) -> str:
+    """Three in a row, or two where that leaves no gap."""
+    narrow = sum(not one.wide for one in figures)
+    pairs = " pairs" if narrow in (2, 4) else ""
+    return f'<div class="plots{pairs}"{which}>{"".join(map(_figure, figures))}</div>'
+
+
 def _figure(figure: Figure) -> str:
     wide = " wide" if figure.wide else ""
     return (
-        f'<figure class="card{wide}"><figcaption>{escape(figure.title)}</figcaption>'
+        f'<figure class="card{wide}"><figcaption>{escape(figure.title)}<button type="button"'
+        f' data-save="plot-{figure.name}" title="Save as PNG" aria-label="Save as PNG: {escape(figure.title)}">&#8681;'
+        f"</button></figcaption>"
         f'<div class="plot" id="plot-{figure.name}" style="height:{figure.height}px" role="img"'
         f' aria-label="{escape(figure.told or figure.title)}"></div></figure>'
     )

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from kvroute.simulator.reports.html.run import Run
 from kvroute.simulator.reports.summary import Summary
-from kvroute.simulator.reports.table import REGIMES
 from kvroute.simulator.reports.units import count, digits, percent, time
 from kvroute.simulator.search.measures import better, value
 
@@ -40,7 +39,7 @@ def tiles(runs: Sequence[Run]) -> list[Tile]:
 
 
 def _of_one(summary: Summary) -> list[Tile]:
-    tiles = [Tile("The fleet is", _standing(summary), f"policy {summary.policy}", TONES[summary.regime])]
+    tiles = [Tile("Load", _standing(summary), f"policy {summary.policy}", TONES[summary.regime])]
     if summary.slo is not None:
         share = f"{percent(summary.slo_share or 0.0)} of requests within its limits"
         tiles.append(Tile("SLO", "met" if summary.slo_met else "missed", share, "good" if summary.slo_met else "bad"))
@@ -66,7 +65,7 @@ def _of_one(summary: Summary) -> list[Tile]:
 
 
 def _standing(summary: Summary) -> str:
-    return REGIMES[summary.regime].lower()
+    return {"below": "below knee", "at": "at the knee", "beyond": "saturated"}[summary.regime]
 
 
 def _of_many(runs: Sequence[Run]) -> list[Tile]:
@@ -81,7 +80,7 @@ def _of_many(runs: Sequence[Run]) -> list[Tile]:
         if best == worst:
             tiles.append(Tile(name, written(best), "the same for all"))
         else:
-            tiles.append(Tile(name, written(best), f"{winner.label}; {written(worst)} with {loser.label}"))
+            tiles.append(Tile(name, written(best), f"best: {winner.label} · worst: {loser.label}, {written(worst)}"))
     saturated = sum(run.summary.saturated for run in runs)
     if saturated:
         tiles.append(Tile("Saturated", f"{saturated} of {len(runs)}", "work came in faster than it was done", "bad"))
