@@ -14,10 +14,12 @@ from kvroute import __version__
 LAZY = {
     "compare": "kvroute.simulator.commands.compare:compare",
     "demo": "kvroute.router.demo:demo",
+    "fidelity": "kvroute.simulator.commands.fidelity:fidelity",
     "mock-engine": "kvroute.router.testing.command:mock_engine",
     "plan": "kvroute.simulator.commands.plan:plan",
     "simulate": "kvroute.simulator.commands.simulate:simulate",
     "tune": "kvroute.simulator.commands.tune:tune",
+    "workload": "kvroute.simulator.commands.workload:workload",
 }
 """Commands imported only when called: `kvroute serve` need not load them."""
 

@@ -1,1 +1,1 @@
-"""How far the simulator may be trusted: fits to real runs, judged on others."""
+"""How true the simulator is: real runs reproduced step by step, fitted on one part and judged on another."""

@@ -1,0 +1,337 @@
+"""A recorded run of a real engine, as it lies on disk: what was asked, when each request came and was answered."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kvroute.router.core.blocks import TOKEN_BYTES, extend, pack, token_root
+from kvroute.simulator.engine.limits import Limits
+from kvroute.simulator.engine.sequence import EngineRequest
+from kvroute.simulator.errors import SimulatorError
+
+BLOCK = 16
+"""Tokens a block where the run does not say."""
+
+
+class FidelityError(SimulatorError):
+    """A recorded run that cannot be read: file, line, reason."""
+
+
+class Timed(msgspec.Struct, frozen=True):
+    """One request and when it was served, in seconds since the run's first arrival."""
+
+    id: str
+    prompt_tokens: int
+    output_tokens: int
+    arrival: float
+    first: float
+    last: float
+    queued: float | None = None
+    scheduled: float | None = None
+
+
+class Tick(msgspec.Struct, frozen=True):
+    """What the engine said of itself once a second."""
+
+    t: float
+    """Seconds since the run began, as recorded."""
+    prompt_rate: float
+    """[tokens/s]"""
+    running: float
+    waiting: float
+    kv_usage: float
+    """[0..1]; 0 throughout where it was not recorded."""
+
+
+class Recording(msgspec.Struct, frozen=True):
+    """One run."""
+
+    name: str
+    hardware: str
+    model: str
+    tp: int
+    limits: Limits
+    """As told; `blocks` only where `blocks_told`."""
+    blocks_told: bool
+    ahead: bool | None
+    """Whether the engine schedules the next step while one runs (`async_scheduling`); None: the run does not say."""
+    reserve: bool
+    """Whether a prompt is admitted only as a whole (`scheduler_reserve_full_isl`)."""
+    requests: list[Timed]
+    """By arrival."""
+    asked: list[EngineRequest]
+    """The same requests for an engine, with the keys of their blocks where token ids are there."""
+    ticks: list[Tick]
+    machine: dict[str, float]
+    """`mem_size` [GB], `mem_bw` [GB/s] and `mem_util` of one GPU, where told."""
+    notes: list[str]
+    """What could not be found out."""
+
+
+class Line(msgspec.Struct):
+    """A line of requests.jsonl, or of any per-request log with these names."""
+
+    input_toks: int
+    output_toks: int
+    arrival_time: float
+    first_token_ts: float | None
+    last_token_ts: float | None
+    request_id: str = ""
+    queued_ts: float | None = None
+    scheduled_ts: float | None = None
+
+
+class _Asked(msgspec.Struct):
+    input_toks: int
+    output_toks: int
+    input_tok_ids: list[int] = []
+    output_tok_ids: list[int] = []
+
+
+def find(folder: Path) -> list[Path]:
+    """The runs below a folder: wherever `vllm/meta.json` lies, or the folder itself.
+
+    Raises:
+        FidelityError: there is none.
+    """
+    found = sorted({path.parent for path in folder.rglob("meta.json") if (path.parent / "requests.jsonl").exists()})
+    if not found:
+        raise FidelityError(
+            f"{folder}: no recorded run; expected <GPU>/<model>/vllm/meta.json with requests.jsonl next to it"
+        )
+    return found
+
+
+def read(folder: Path, root: Path) -> Recording:
+    """The run whose meta.json lies in `folder`; workloads are looked for between it and `root`.
+
+    Raises:
+        FidelityError: a file is missing or wrong; names file, line, reason.
+    """
+    notes: list[str] = []
+    meta = _json(folder / "meta.json")
+    lines = [line for _, line in read_lines(folder / "requests.jsonl")]
+    kept = [line for line in lines if line.first_token_ts is not None and line.last_token_ts is not None]
+    if len(kept) < len(lines):
+        notes.append(f"{len(lines) - len(kept)} requests without first or last token are left out")
+    requests = align(folder / "requests.jsonl", kept)
+    engine = meta.get("engine_kwargs") or {}
+    cache = meta.get("kv_cache") or {}
+    scheduler = (meta.get("resolved_config") or {}).get("scheduler_config") or {}
+    blocks = cache.get("num_gpu_blocks")
+    size = int(cache.get("block_size") or engine.get("block_size") or BLOCK)
+    place = folder.parent if folder.name == "vllm" else folder
+    machine, hardware, tp = _machine(place, engine)
+    caching = cache.get("enable_prefix_caching", engine.get("enable_prefix_caching", True))
+    asked = _keyed(folder, root, meta, requests, kept, size, notes) if caching is not False else _plain(requests)
+    return Recording(
+        name=str(place.relative_to(root)) if place != root and root in place.parents else place.name,
+        hardware=hardware,
+        model=str(meta.get("model") or engine.get("model") or place.name),
+        tp=tp,
+        limits=Limits(
+            blocks=int(blocks) if blocks else 0,
+            block_size=size,
+            max_num_seqs=int(engine.get("max_num_seqs") or scheduler.get("max_num_seqs") or 256),
+            max_num_batched_tokens=int(
+                engine.get("max_num_batched_tokens") or scheduler.get("max_num_batched_tokens") or 2048
+            ),
+        ),
+        blocks_told=bool(blocks),
+        ahead=scheduler.get("async_scheduling"),
+        reserve=bool(scheduler.get("scheduler_reserve_full_isl", True)),
+        requests=requests,
+        asked=asked,
+        ticks=_ticks(folder / "timeseries.csv", notes),
+        machine=machine,
+        notes=notes,
+    )
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, Line]]:
+    """(line number, request) of a per-request log.
+
+    Raises:
+        FidelityError: the file cannot be read, or a line is not such a request.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise FidelityError(f"{path}: {error.strerror}") from error
+    decoder = msgspec.json.Decoder(Line)
+    for number, raw in enumerate(text.splitlines(), 1):
+        if not raw.strip():
+            continue
+        try:
+            line = decoder.decode(raw)
+        except msgspec.MsgspecError as error:
+            raise FidelityError(f"{path}, line {number}: {error}; needs input_toks, output_toks, arrival_time,"
+                                " first_token_ts, last_token_ts") from error  # fmt: skip
+        if line.input_toks < 1 or line.output_toks < 1:
+            raise FidelityError(f"{path}, line {number}: input_toks and output_toks must be at least 1")
+        if line.first_token_ts is not None and line.last_token_ts is not None:
+            if not all(map(math.isfinite, (line.arrival_time, line.first_token_ts, line.last_token_ts))):
+                raise FidelityError(f"{path}, line {number}: a time is not finite")
+            if line.last_token_ts < line.first_token_ts:
+                raise FidelityError(f"{path}, line {number}: its last token stands before its first")
+        yield number, line
+
+
+def align(path: Path, lines: list[Line]) -> list[Timed]:
+    """One clock for all: arrivals are of the wall clock, the rest of a monotonic one; they meet at the least delay.
+
+    What a request spends at least on its way to the engine is thereby part of no time here.
+
+    Raises:
+        FidelityError: there are no requests.
+    """
+    if not lines:
+        raise FidelityError(f"{path}: no request that was answered")
+    offset = min(_entered(line) - line.arrival_time for line in lines)
+    start = min(line.arrival_time for line in lines)
+    origin = start + offset
+
+    def since(stamp: float | None) -> float | None:
+        return None if stamp is None else stamp - origin
+
+    timed = [
+        Timed(
+            line.request_id or str(index),
+            line.input_toks,
+            line.output_toks,
+            line.arrival_time - start,
+            (line.first_token_ts or 0.0) - origin,
+            (line.last_token_ts or 0.0) - origin,
+            since(line.queued_ts),
+            since(line.scheduled_ts),
+        )
+        for index, line in enumerate(lines)
+    ]
+    return sorted(timed, key=lambda one: one.arrival)
+
+
+def _entered(line: Line) -> float:
+    """The first monotonic time of a request."""
+    stamp = line.queued_ts if line.queued_ts is not None else line.scheduled_ts
+    return stamp if stamp is not None else line.first_token_ts or 0.0
+
+
+def _plain(requests: list[Timed]) -> list[EngineRequest]:
+    return [EngineRequest(one.id, one.prompt_tokens, one.output_tokens) for one in requests]
+
+
+def _keyed(
+    folder: Path,
+    root: Path,
+    meta: dict[str, Any],
+    requests: list[Timed],
+    lines: list[Line],
+    size: int,
+    notes: list[str],
+) -> list[EngineRequest]:
+    """The requests with the keys of their blocks, from the token ids of the workload that the run names."""
+    path = _workload(folder, root, meta.get("dataset_path"))
+    if path is None:
+        notes.append("no workload file with token ids: prefix cache hits are not reproduced")
+        return _plain(requests)
+    decoder = msgspec.json.Decoder(_Asked)
+    asked: list[_Asked] = []
+    for number, raw in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            asked.append(decoder.decode(raw))
+        except msgspec.MsgspecError as error:
+            raise FidelityError(f"{path}, line {number}: {error}") from error
+    seed = token_root(None, None, size)
+    place = {line.request_id or str(index): index for index, line in enumerate(lines)}
+    made: list[EngineRequest] = []
+    unlike = 0
+    for one in requests:
+        index = _ordinal(one.id, place[one.id])
+        own = asked[index] if index < len(asked) else None
+        if own is None or own.input_toks != one.prompt_tokens:
+            unlike += 1
+            made.append(EngineRequest(one.id, one.prompt_tokens, one.output_tokens))
+            continue
+        try:
+            ids = pack(own.input_tok_ids + own.output_tok_ids[: one.output_tokens])
+        except (OverflowError, TypeError) as error:
+            raise FidelityError(f"{path}, line {index + 1}: a token id is no unsigned 32-bit number") from error
+        made.append(
+            EngineRequest(one.id, one.prompt_tokens, one.output_tokens, tuple(extend(seed, ids, size * TOKEN_BYTES)))
+        )
+    if unlike:
+        notes.append(f"{unlike} requests are not in {path.name}: their prefixes are taken as unique")
+    return made
+
+
+def _ordinal(name: str, otherwise: int) -> int:
+    tail = name.rpartition("-")[2]
+    return int(tail) if tail.isdecimal() else otherwise
+
+
+def _workload(folder: Path, root: Path, told: object) -> Path | None:
+    if not isinstance(told, str) or not told:
+        return None
+    for place in (folder, *folder.parents):
+        for candidate in (place / told, place / "workloads" / Path(told).name):
+            if candidate.is_file():
+                return candidate
+        if place == root.parent:
+            break
+    return None
+
+
+def _machine(place: Path, engine: dict[str, Any]) -> tuple[dict[str, float], str, int]:
+    """(memory of one GPU, its name, GPUs of the replica)."""
+    tp = int(engine.get("tensor_parallel_size") or 1)
+    hardware = place.parent.name
+    path = place / "config.json"
+    if not path.is_file():
+        return {}, hardware, tp
+    told = _json(path)
+    try:
+        instance = told["nodes"][0]["instances"][0]
+        memory = instance["npu_mem"]
+        machine = {key: float(memory[key]) for key in ("mem_size", "mem_bw", "mem_util") if key in memory}
+        return machine, str(instance.get("hardware") or hardware), tp
+    except (KeyError, IndexError, TypeError, ValueError):
+        return {}, hardware, tp
+
+
+def _ticks(path: Path, notes: list[str]) -> list[Tick]:
+    if not path.is_file():
+        notes.append("no timeseries.csv: running and waiting requests are not compared")
+        return []
+    ticks: list[Tick] = []
+    with path.open(newline="") as file:
+        for number, row in enumerate(csv.DictReader(file), 2):
+            try:
+                ticks.append(
+                    Tick(
+                        float(row["t"]),
+                        float(row.get("prompt_throughput") or 0.0),
+                        float(row["running"]),
+                        float(row["waiting"]),
+                        float(row.get("kv_cache_pct") or 0.0) / 100.0,
+                    )
+                )
+            except (KeyError, TypeError, ValueError) as error:
+                raise FidelityError(
+                    f"{path}, line {number}: needs numbers as t, running and waiting ({error})"
+                ) from error
+    return ticks
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except OSError as error:
+        raise FidelityError(f"{path}: {error.strerror}") from error
+    except msgspec.MsgspecError as error:
+        raise FidelityError(f"{path}: {error}") from error

@@ -1,0 +1,198 @@
+"""A folder of recorded runs, each fitted on one part of its requests and judged on the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from kvroute.simulator.engine.limits import Limits
+from kvroute.simulator.fidelity.capacity import capacity
+from kvroute.simulator.fidelity.fit import Fit, fit, times
+from kvroute.simulator.fidelity.measures import Measure, compare, mean, worst
+from kvroute.simulator.fidelity.priors import priors
+from kvroute.simulator.fidelity.recording import Recording
+from kvroute.simulator.fidelity.rehearsal import Played, Rehearsal
+from kvroute.simulator.fidelity.splits import LEAST, Split, splits
+
+NAMES = ("c0", "c1", "c2", "c3", "c4")
+
+
+class Coefficient(msgspec.Struct, frozen=True):
+    """One of c0..c4 [s, s/sequence, s/token, s/token, s/token^2]."""
+
+    value: float
+    error: float | None
+    """Standard error; None: the part says nothing of it."""
+
+
+class Series(msgspec.Struct, frozen=True):
+    """Requests running and waiting, averaged over the run's own ticks."""
+
+    running: Measure
+    waiting: Measure
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """One fit and how it was judged."""
+
+    split: str
+    fitted_on: str
+    judged_on: str
+    coefficients: dict[str, Coefficient]
+    ahead: bool
+    """Whether the engine was found to schedule the next step while one runs."""
+    intervals: int
+    """Between recorded step ends: the equations that the fit is from."""
+    misfit: float
+    """Mean relative error of single requests' TTFT, TPOT and end-to-end times, over those fitted on."""
+    metrics: dict[str, Measure]
+    """Over the requests judged on."""
+    series: Series | None
+    """Over the whole run."""
+    preemptions: int
+    """Simulated; the recorded runs do not say."""
+    hit_tokens: int
+    """Simulated tokens found in the prefix cache."""
+    met: bool
+
+
+class Result(msgspec.Struct, frozen=True):
+    """One run."""
+
+    name: str
+    hardware: str
+    model: str
+    tensor_parallel: int
+    requests: int
+    limits: Limits
+    capacity: str
+    """Where the number of blocks is from."""
+    fitted_on: str
+    judged_on: str
+    coefficients: dict[str, Coefficient]
+    """Of the trial named first in `trials`."""
+    metrics: dict[str, Measure]
+    """The worst of all trials, measure by measure."""
+    met: bool
+    """Every goal, in every trial."""
+    trials: list[Trial]
+    notes: list[str]
+
+
+def reproduce(recordings: Sequence[Recording], tick: Callable[[], None] = lambda: None) -> list[Result]:
+    """Every run, fitted and judged; runs of the same hardware, model and parallelism also on one another."""
+    results = []
+    for recording in recordings:
+        trials = [
+            _trial(recording, split, recording, tick)
+            for split in splits(len(recording.requests))
+            if min(len(split.fit), len(split.judge)) >= LEAST
+        ]
+        for other in recordings:
+            if other is not recording and _alike(other, recording):
+                trials.append(_trial(recording, _across(other, recording), other, tick))
+        results.append(_result(recording, trials))
+    return results
+
+
+def _trial(recording: Recording, split: Split, source: Recording, tick: Callable[[], None]) -> Trial:
+    """Fit on `split.fit` of `source`, judge on `split.judge` of `recording`."""
+    found = fit(rehearsals(source), source.requests, split.fit, priors(source), tick)
+    own = next(one for one in rehearsals(recording, found.depth))
+    played = own.play(found.step)
+    tick()
+    metrics = compare(recording.requests, times(played), split.judge)
+    return Trial(
+        split.name,
+        split.fitted_on,
+        split.judged_on,
+        coefficients(found),
+        found.depth > 1,
+        found.intervals,
+        found.misfit,
+        metrics,
+        _series(recording, played),
+        played.preemptions,
+        played.hit_tokens,
+        all(measure.met is not False for measure in metrics.values()),
+    )
+
+
+def coefficients(found: Fit) -> dict[str, Coefficient]:
+    """c0..c4 of a fit with their standard errors."""
+    return {
+        name: Coefficient(value, error if error < float("inf") else None)
+        for name, value, error in zip(NAMES, found.step, found.errors, strict=True)
+    }
+
+
+def rehearsals(recording: Recording, depth: int | None = None) -> list[Rehearsal]:
+    """The run under each way of scheduling that it may have had, the likelier first; or under that one."""
+    arrivals = [one.arrival for one in recording.requests]
+    limits = capacity(recording).limits
+    told = {True: (2,), False: (1,), None: (2, 1)}[recording.ahead]
+    return [
+        Rehearsal(recording.asked, arrivals, limits, depth=one, reserve=recording.reserve)
+        for one in (told if depth is None else (depth,))
+    ]
+
+
+def _alike(one: Recording, other: Recording) -> bool:
+    return (one.hardware, one.model, one.tp) == (other.hardware, other.model, other.tp)
+
+
+def _across(source: Recording, judged: Recording) -> Split:
+    return Split(
+        f"run {source.name}",
+        f"all of the run {source.name}",
+        "all requests",
+        list(range(len(source.requests))),
+        list(range(len(judged.requests))),
+    )
+
+
+def _series(recording: Recording, played: Played) -> Series | None:
+    """Averages over the recorded ticks; a tick's time counts from about the first arrival."""
+    ticks = recording.ticks
+    if not ticks:
+        return None
+    running, waiting, place = [], [], 0
+    stretches = played.stretches
+    for tick in ticks:
+        while place < len(stretches) and stretches[place].end < tick.t:
+            place += 1
+        here = stretches[place] if place < len(stretches) and stretches[place].start <= tick.t else None
+        running.append(float(here.running) if here else 0.0)
+        waiting.append(float(here.waiting) if here else 0.0)
+    return Series(
+        _plain(mean([tick.running for tick in ticks]), mean(running)),
+        _plain(mean([tick.waiting for tick in ticks]), mean(waiting)),
+    )
+
+
+def _plain(real: float, simulated: float) -> Measure:
+    return Measure(real, simulated, simulated / real - 1.0 if real else 0.0, None, None)
+
+
+def _result(recording: Recording, trials: list[Trial]) -> Result:
+    held = capacity(recording)
+    notes = list(recording.notes)
+    if not trials:
+        notes.append(f"{len(recording.requests)} requests are too few to fit on one part and judge on another")
+    return Result(
+        recording.name,
+        recording.hardware,
+        recording.model,
+        recording.tp,
+        len(recording.requests),
+        held.limits,
+        held.source,
+        trials[0].fitted_on if trials else "",
+        "the other requests; metrics are the worst of all trials" if trials else "",
+        trials[0].coefficients if trials else {},
+        worst([trial.metrics for trial in trials]),
+        bool(trials) and all(trial.met for trial in trials),
+        trials,
+        notes,
+    )
