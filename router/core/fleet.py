@@ -266,6 +266,7 @@ class Fleet:
         cells[_QUADRATIC] -= quadratic
         if replica.pending == 1:
             self._note_busy(replica, now)
+            cells[_QUEUED] = cells[_QUADRATIC] = 0.0  # sums of parts of blocks leave a rest of rounding
         replica.pending -= 1
         self._stale.add(replica)
 
