@@ -16,6 +16,7 @@ from kvroute.simulator.workloads.order import placed
 from kvroute.simulator.workloads.recorded import Session, fault
 from kvroute.simulator.workloads.replay import Keys, Recorded, Replayed, Shape, recorded
 from kvroute.simulator.workloads.sessions import Plan, Sessions
+from kvroute.simulator.workloads.single import concurrency
 from kvroute.simulator.workloads.source import Source, Wanted
 from kvroute.simulator.workloads.trace import SAMPLE, TRUNCATE, sampled
 
@@ -46,7 +47,7 @@ def make(wanted: Wanted) -> Workload:
     def starts() -> Iterator[float]:
         return poisson(rate * wanted.speedup, np.random.default_rng([wanted.seed, 2]))
 
-    return Sessions(wanted.name, block_size, plans, starts, options.whole_or_none("concurrency"))
+    return Sessions(wanted.name, block_size, plans, starts, concurrency(wanted))
 
 
 def read(path: str, shape: Shape, requests: int | None) -> tuple[list[Recorded], int]:

@@ -23,8 +23,8 @@ OPTIONS = (
 _POISSON = Options({"arrivals": "poisson"})
 
 
-def times(options: Options, rate: float, rng: np.random.Generator) -> Iterator[float]:
-    """Endless ascending times [s], to the microsecond, at `rate` a second on average."""
+def times(options: Options, rate: float, rng: np.random.Generator, speedup: float = 1.0) -> Iterator[float]:
+    """Endless ascending times [s], to the microsecond, at `rate` a second on average, all divided by `speedup`."""
     kind = options.text("arrivals")
     start = 0.0
     while True:
@@ -37,7 +37,7 @@ def times(options: Options, rate: float, rng: np.random.Generator) -> Iterator[f
         elif kind == "ramp":
             summed = _ramp(summed, options)
         # Whole microseconds: the last bit of a logarithm differs between machines, the result must not.
-        yield from (np.floor(summed * 1e6 + 0.5) / 1e6).tolist()
+        yield from (np.floor(summed / speedup * 1e6 + 0.5) / 1e6).tolist()
 
 
 def poisson(rate: float, rng: np.random.Generator) -> Iterator[float]:

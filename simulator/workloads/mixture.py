@@ -12,7 +12,7 @@ from kvroute.simulator.workloads.contract import Job, Workload
 from kvroute.simulator.workloads.draws import SPREAD
 from kvroute.simulator.workloads.keys import KEYS_EACH
 from kvroute.simulator.workloads.options import Option, Options
-from kvroute.simulator.workloads.single import KEY
+from kvroute.simulator.workloads.single import KEY, concurrency, rate_of
 from kvroute.simulator.workloads.source import DEFAULT_REQUESTS, Source, Wanted
 
 USUAL = {"chat": 0.5, "rag": 0.3, "summarise": 0.2}
@@ -63,26 +63,25 @@ def _make(wanted: Wanted, generators: Mapping[str, Source]) -> Workload:
     shares = {name: share for name in generators if (share := options.number_or_none(name))} or USUAL
     whole = sum(shares.values())
     counts = divided(DEFAULT_REQUESTS if wanted.requests is None else wanted.requests, list(shares.values()))
-    at_once = options.whole_or_none("concurrency")
+    at_once = concurrency(wanted)
     if at_once is not None and at_once < len(shares):
         raise WorkloadError(f"{wanted.name}: concurrency={at_once} leaves nothing for some of {len(shares)} parts")
     clients = [None] * len(shares) if at_once is None else divided(at_once, list(shares.values()))
-    rate = options.number("rate") if wanted.rate is None else wanted.rate
     parts: dict[str, Workload] = {}
     for place, (name, share) in enumerate(shares.items()):
         if not counts[place]:
             continue
-        at_least_one = clients[place]
         given = _options(options, name, generators[name].options)
-        if at_least_one is not None:
-            given = given.changed(concurrency=max(1, at_least_one))
+        part_clients = clients[place]
+        if part_clients is not None:
+            given = given.changed(concurrency=max(1, part_clients))
         parts[name] = generators[name].make(
             wanted._replace(
                 name=f"{wanted.name} ({name})",
                 options=given,
                 seed=wanted.seed + ((place + 1) << 64),
                 requests=counts[place],
-                rate=rate * share / whole,
+                rate=rate_of(wanted) * share / whole if at_once is None else None,
                 tag=f"{name}/",
                 first_key=1 + place * KEYS_EACH,
             )

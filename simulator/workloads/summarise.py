@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from kvroute.scorers.contract import Request
-from kvroute.simulator.workloads.arrivals import CHUNK, times
+from kvroute.simulator.workloads.arrivals import CHUNK
 from kvroute.simulator.workloads.contract import Job, Workload
 from kvroute.simulator.workloads.draws import SPREAD, lengths
 from kvroute.simulator.workloads.keys import UNIQUE, anchor
 from kvroute.simulator.workloads.options import Option
-from kvroute.simulator.workloads.single import SINGLE, in_loop, limited, rate_of
+from kvroute.simulator.workloads.single import SINGLE, arriving, in_loop, limited
 from kvroute.simulator.workloads.source import Source, Wanted
 
 OPTIONS = (
@@ -30,8 +30,8 @@ def make(wanted: Wanted) -> Workload:
 
 def _jobs(wanted: Wanted) -> Iterator[Job]:
     options = wanted.options
-    drawn, arriving = (np.random.default_rng([wanted.seed, part]) for part in (1, 2))
-    at = times(options, rate_of(wanted), arriving)
+    drawn = np.random.default_rng([wanted.seed, 1])
+    at = arriving(wanted)
     key_tokens, spread = options.whole("key"), options.number("spread")
     fresh, number = UNIQUE + wanted.first_key, 0
     while True:

@@ -13,7 +13,7 @@ from kvroute.simulator.workloads import arrivals
 from kvroute.simulator.workloads.contract import Workload
 from kvroute.simulator.workloads.options import Option
 from kvroute.simulator.workloads.sessions import Plan, Sessions, Turn
-from kvroute.simulator.workloads.single import KEY
+from kvroute.simulator.workloads.single import KEY, concurrency, rate_of
 from kvroute.simulator.workloads.source import DEFAULT_REQUESTS, Wanted
 
 OPTIONS = (
@@ -82,8 +82,7 @@ def in_sessions(wanted: Wanted, talks: Callable[[], Iterator[Talk]]) -> Workload
     think times too: those must be so already."""
     options = wanted.options
     first = list(islice(talks(), BATCH))
-    rate = options.number("rate") if wanted.rate is None else wanted.rate
-    starting = rate * wanted.speedup * len(first) / sum(len(talk.turns) for talk in first)
+    starting = rate_of(wanted) * len(first) / sum(len(talk.turns) for talk in first)
 
     def plans() -> Iterator[Plan]:
         left = DEFAULT_REQUESTS if wanted.requests is None else wanted.requests
@@ -94,6 +93,6 @@ def in_sessions(wanted: Wanted, talks: Callable[[], Iterator[Talk]]) -> Workload
                 return
 
     def starts() -> Iterator[float]:
-        return arrivals.times(options, starting, np.random.default_rng([wanted.seed, 2]))
+        return arrivals.times(options, starting, np.random.default_rng([wanted.seed, 2]), wanted.speedup)
 
-    return Sessions(wanted.name, options.whole("key"), plans, starts, options.whole_or_none("concurrency"), wanted.tag)
+    return Sessions(wanted.name, options.whole("key"), plans, starts, concurrency(wanted), wanted.tag)
