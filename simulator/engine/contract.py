@@ -46,6 +46,10 @@ class Replica(Protocol):
         """Drop a sequence at once: its blocks are free, its slot is free. The step under way is not shortened."""
         ...
 
+    def release(self, sequence: Sequence, now: float) -> None:
+        """Let go of the blocks that a finished sequence was to keep. A second call changes nothing."""
+        ...
+
     def next_event_time(self) -> float:
         """When `advance` has something to do; inf when idle."""
         ...

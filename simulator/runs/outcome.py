@@ -17,8 +17,8 @@ class Requests:
     """One row a request, in order of arrival, as columns. Times are seconds since the start; NaN: it did not happen."""
 
     __slots__ = (
-        "at", "best_hit", "cached", "ended", "first", "hit", "output", "predicted", "preemptions", "prompt",
-        "replica", "scheduled",
+        "at", "best_hit", "cached", "ended", "first", "hit", "output", "predicted", "preemptions", "prefill",
+        "prompt", "replica", "scheduled",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -44,6 +44,8 @@ class Requests:
         """The most that it believed any replica to hold."""
         self.replica = array("i")
         """Index of the replica; -1: none was chosen."""
+        self.prefill = array("i")
+        """Index of the replica that prefilled it for the other; -1: that one did it itself."""
         self.preemptions = array("i")
 
     def __len__(self) -> int:
@@ -62,6 +64,7 @@ class Requests:
         self.hit.append(0)
         self.best_hit.append(0)
         self.replica.append(-1)
+        self.prefill.append(-1)
         self.preemptions.append(0)
 
 

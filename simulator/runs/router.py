@@ -19,6 +19,9 @@ from kvroute.scorers.contract import Column, Policy, Request
 from kvroute.simulator.engine.step import Change, Removed, Stored
 from kvroute.simulator.latency.kind import Kind
 
+MODEL = "m"
+PREFILL = "m for a prefill"
+"""The name under which those replicas are asked that run the first half of a pair."""
 MISS_SHARE = 0.02
 """Weight of a request in the mean of uncached prompt tokens, as the live router has it."""
 

@@ -11,54 +11,36 @@ import gc
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from heapq import heappop, heappush
+from collections.abc import Callable
 from typing import TypeAlias
 
-import msgspec
 import numpy as np
 
-from kvroute.router.core.decide import Decision, Reason
-from kvroute.router.core.ledger import Lease
-from kvroute.router.core.replica import Spec
+from kvroute.router.core.decide import Reason
+from kvroute.scorers.contract import Request
 from kvroute.scorers.plugins import load_policy
-from kvroute.simulator.engine.closed import ClosedForm
-from kvroute.simulator.engine.contract import Milestone, Replica
-from kvroute.simulator.engine.gaps import Gaps
-from kvroute.simulator.engine.reference import Reference
-from kvroute.simulator.engine.sequence import EngineRequest, Sequence
-from kvroute.simulator.engine.step import Change
-from kvroute.simulator.errors import FleetError
-from kvroute.simulator.latency.kind import Kind
+from kvroute.simulator.engine.contract import Milestone
+from kvroute.simulator.engine.sequence import Sequence
+from kvroute.simulator.runs.engines import Engines
+from kvroute.simulator.runs.late import Events, Scrapes, Sharing
+from kvroute.simulator.runs.links import Links
 from kvroute.simulator.runs.outcome import Outcome, Requests
+from kvroute.simulator.runs.pairs import Pair, better
+from kvroute.simulator.runs.roster import paired, specs
 from kvroute.simulator.runs.router import Router
 from kvroute.simulator.runs.sampling import Sampling
 from kvroute.simulator.runs.scenario import Scenario
+from kvroute.simulator.runs.timers import Timers
+from kvroute.simulator.runs.underway import Open, asked
 from kvroute.simulator.workloads.bound import Bound
 from kvroute.simulator.workloads.contract import Job, Workload
 
-MODEL = "m"
 REPORT_EVERY = 512
 """Requests between two reports of progress."""
 _INF = math.inf
-_NAN = math.nan
 
 Progress: TypeAlias = Callable[[int, float], None]
 """(requests done, simulated seconds)"""
-
-
-class Open:
-    """A request under way."""
-
-    __slots__ = ("decision", "foreign", "job", "router", "row")
-
-    def __init__(self, row: int, job: Job, router: Router, decision: Decision) -> None:
-        self.row = row
-        self.job = job
-        self.router = router
-        self.decision = decision
-        self.foreign: list[tuple[Router, Lease]] = []
-        """What other routers have been told of it."""
 
 
 def simulate(
@@ -95,36 +77,28 @@ class Run:
     def __init__(self, workload: Workload, scenario: Scenario) -> None:
         self._workload = workload
         lateness = scenario.lateness
-        kinds = _ranks(scenario.replicas, workload.key_tokens)
-        if not kinds:
-            raise FleetError("a fleet needs at least one replica")
-        self._specs = [(_spec(name, kind), kind) for name, kind in kinds]
-        self._exact = lateness.knowledge == "exact"
-        make = Reference if scenario.stepwise else ClosedForm
-        self._gaps = Gaps()
-        self._engines: list[Replica] = [
-            make(kind.limits, kind.step, watch=self._exact, gaps=self._gaps) for _, kind in self._specs
-        ]
-        self._ingress = [kind.ingress for _, kind in self._specs]
-        self._due = [_INF] * len(self._engines)
-        self._wanted: list[tuple[float, int]] = []
-        self._timers: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = []
-        self._timed = 0
-        self._lateness = lateness
+        self._specs = specs(scenario, workload.key_tokens)
+        kinds = [kind for _, kind in self._specs]
+        exact = lateness.knowledge == "exact"
+        self._engines = Engines(kinds, stepwise=scenario.stepwise, watch=exact)
+        self._ingress = [kind.ingress for kind in kinds]
         self._routers = [
             Router(self._specs, load_policy(scenario.policy), np.random.default_rng([scenario.seed, number]))
             for number in range(lateness.routers)
         ]
-        if self._exact:
+        if exact:
             for router in self._routers:
                 router.exact(workload.key_tokens)
-        several = lateness.routers > 1
-        self._share = lateness.share_seconds if several else None
-        self._next_scrape = lateness.scrape_seconds if several and self._share is None else _INF
         self._spread = np.random.default_rng([scenario.seed, 1 << 20])
-        self._later: list[tuple[float, int, Job]] = []
+        self._timers = Timers()
+        self._events = Events(self._routers, lateness, self._timers) if exact else None
+        self._sharing: Sharing | None = None
+        if lateness.routers > 1 and lateness.share_seconds is not None:
+            self._sharing = Sharing(self._routers, lateness.share_seconds, self._timers)
+        self._scrapes = Scrapes(self._routers, self._engines.all, lateness)
+        self._links = Links(kinds) if paired(scenario) else None
         self._requests = Requests()
-        self._sampling = Sampling(self._engines)
+        self._sampling = Sampling(self._engines.all)
         self._bound = Bound(workload.key_tokens)
         self._reusable = 0
         self._done = self._refused = 0
@@ -136,17 +110,16 @@ class Run:
     def go(self, progress: Progress | None, stop: Callable[[], bool] | None) -> None:
         """Everything, in order of time."""
         jobs = self._workload.arrivals()
-        coming = self._next_job(jobs)
-        wanted, timers = self._wanted, self._timers
+        coming = next(jobs, None)
+        engines, timers, scrapes, sampling = self._engines, self._timers, self._scrapes, self._sampling
         replies = [ingress.reply for ingress in self._ingress]
         lines = {reply: deque[tuple[float, Milestone]]() for reply in sorted(set(replies))}
-        line_of = [lines[reply] for reply in replies]
         queues = list(lines.values())
-        due, engines, sampling = self._due, self._engines, self._sampling
+        wanted, due = engines.wanted, timers.due
         told = 0
         while True:
             at = coming.at if coming is not None else _INF
-            timer = timers[0][0] if timers else _INF
+            timer = due[0][0] if due else _INF
             answer, line = _INF, None
             for queue in queues:
                 if queue and queue[0][0] < answer:
@@ -161,30 +134,27 @@ class Run:
                 now = at
             if now == _INF:
                 break
-            while self._next_scrape <= now:
-                self._scrape()
+            while scrapes.next <= now:
+                scrapes.take()
             if now >= sampling.next:
                 sampling.take(now)
             self._now = now
             if engine == now:
-                _, index = heappop(wanted)
-                if due[index] == now:
-                    reply = replies[index]
-                    for milestone in engines[index].advance(now):
-                        line_of[index].append((milestone[0] + reply, milestone))
-                    if self._exact:
-                        self._tell(index)
-                    self._want(index)
+                index, reached = engines.advance()
+                reply = replies[index]
+                for milestone in reached:
+                    lines[reply].append((milestone[0] + reply, milestone))
+                if self._events is not None:
+                    self._events.sent(index, engines.all[index].take_changes())
             elif answer == now:
                 assert line is not None
                 self._answer(line.popleft()[1], now)
             elif timer == now:
-                _, _, act, arguments = heappop(timers)
-                act(*arguments)
+                timers.fire()
             else:
                 assert coming is not None
-                self._arrive(coming, now)
-                coming = self._next_job(jobs)
+                self._arrive(now, coming)
+                coming = next(jobs, None)
             if self._done - told >= REPORT_EVERY:
                 told = self._done
                 if progress is not None:
@@ -192,25 +162,9 @@ class Run:
                 if stop is not None and stop():
                     break
 
-    def _next_job(self, jobs: Iterator[Job]) -> Job | None:
-        """The next that comes by itself; those that follow from answers come through timers."""
-        return next(jobs, None)
-
-    def _at(self, when: float, act: Callable[..., None], *arguments: object) -> None:
-        self._timed += 1
-        heappush(self._timers, (when, self._timed, act, arguments))
-
-    def _want(self, index: int) -> None:
-        """An engine was changed: when does it want to be called?"""
-        when = self._engines[index].next_event_time()
-        if when != self._due[index]:
-            self._due[index] = when
-            if when < _INF:
-                heappush(self._wanted, (when, index))
-
     # --- a request's way ---
 
-    def _arrive(self, job: Job, now: float) -> None:
+    def _arrive(self, now: float, job: Job) -> None:
         request, requests = job.request, self._requests
         row = len(requests)
         requests.add(now, request.tokens, job.output_tokens)
@@ -228,11 +182,19 @@ class Run:
         requests.best_hit[row] = int(decision.best_hit_tokens)
         requests.predicted[row] = decision.predicted_ttft
         requests.replica[row] = index
-        ingress = self._ingress[index]
         opened = Open(row, job, router, decision)
-        if self._share is not None:
-            self._at(now + self._share, self._share_opened, opened)
-        self._at(now + ingress.seconds + ingress.per_token * request.tokens, self._submit, opened)
+        if self._links is not None:
+            pair = opened.pair = better(router, self._links, request, decision, now)
+            if pair is not None:
+                requests.prefill[row] = index = pair.source
+        if self._sharing is not None:
+            self._sharing.opened(opened, now)
+        self._timers.at(now + self._way_in(index, request), self._submit, opened)
+
+    def _way_in(self, index: int, request: Request) -> float:
+        """From the router to the engine's queue [s]."""
+        ingress = self._ingress[index]
+        return ingress.seconds + ingress.per_token * request.tokens
 
     def _refuse(self, job: Job, now: float) -> None:
         """It got an error; who talks goes on talking."""
@@ -240,91 +202,89 @@ class Run:
         self._done += 1
         self._follow(job, now)
 
-    def _submit(self, opened: Open) -> None:
+    def _submit(self, now: float, opened: Open) -> None:
         """The request has reached its engine."""
-        now, job = self._now, opened.job
-        index = opened.decision.replica.row
-        request = job.request
-        keys = request.keys if not job.answer_keys else [*request.keys, *job.answer_keys]
-        engine = self._engines[index]
-        asked = EngineRequest(request.id, request.tokens, job.output_tokens, keys, content=opened)
-        try:
-            engine.add(asked, now)
-        except ValueError:  # it could never fit: the engine answers 400
-            opened.router.deciding.settle(request, opened.decision, now, completed=False)
-            if self._share is not None:
-                self._at(now + self._share, self._share_settled, opened, 0)
+        job, pair = opened.job, opened.pair
+        index = opened.decision.replica.row if pair is None else pair.source
+        wanted = asked(opened) if pair is None else asked(opened, output=1, keep=True)
+        sequence = self._engines.add(index, wanted, now)
+        if pair is not None:
+            pair.sequence = sequence
+        if sequence is None:
+            self._settle(opened, now, output=0, cached=0)
             self._refuse(job, now)
-            return
-        self._want(index)
 
     def _answer(self, milestone: Milestone, now: float) -> None:
         """A first or a last token passes the router on its way to the client."""
         sequence = milestone[1]
         opened: Open = sequence.request.content  # type: ignore[assignment]
-        if not milestone[2]:
+        pair = opened.pair
+        if pair is not None and pair.sequence is sequence:
+            if milestone[2]:
+                self._hand_over(opened, pair, sequence, now)
+        elif milestone[2]:
+            self._end(opened, sequence, now)
+        else:
             self._requests.first[opened.row] = now
-            if not opened.job.request.stream:  # no router sees it pass
-                return
-            opened.router.first_output(opened.decision, now)
-            if self._share is not None:
-                self._at(now + self._share, self._share_prefilled, opened)
-            return
-        self._end(opened, sequence, now)
+            if pair is None:
+                opened.router.first_output(opened.decision, now)
+            else:
+                opened.router.deciding.others.prefilled(pair.decode, now)
+            if self._sharing is not None:
+                self._sharing.prefilled(opened, now)
 
     def _end(self, opened: Open, sequence: Sequence, now: float) -> None:
         requests, row, job = self._requests, opened.row, opened.job
         requests.ended[row] = now
-        requests.scheduled[row] = sequence.scheduled
-        requests.cached[row] = sequence.cached_tokens
-        requests.preemptions[row] = sequence.preemptions
-        opened.router.answered(job.request, opened.decision, sequence.cached_tokens, job.output_tokens, now)
-        if self._share is not None:
-            self._at(now + self._share, self._share_settled, opened, job.output_tokens)
+        if opened.pair is None:
+            requests.scheduled[row] = sequence.scheduled
+            requests.cached[row] = sequence.cached_tokens
+        requests.preemptions[row] += sequence.preemptions
+        self._settle(opened, now, job.output_tokens, sequence.cached_tokens)
         self._done += 1
         self._follow(job, now)
 
+    def _settle(self, opened: Open, now: float, output: int, cached: int) -> None:
+        """It is over at the replica that was to answer; `output` 0: it was refused."""
+        request, router, pair = opened.job.request, opened.router, opened.pair
+        if pair is not None:
+            router.deciding.others.settle(pair.decode, now, completed=output > 0, output_tokens=output)
+            router.deciding.settle(pair.request, pair.prefill, now, completed=False)  # unless it was before
+        elif output:
+            router.answered(request, opened.decision, cached, output, now)
+        else:
+            router.deciding.settle(request, opened.decision, now, completed=False)
+        if self._sharing is not None:
+            self._sharing.settled(opened, output, now)
+
+    # --- prefill on one replica, decode on another ---
+
+    def _hand_over(self, opened: Open, pair: Pair, sequence: Sequence, now: float) -> None:
+        """The prefill's reply is in: the decode replica is asked, and fetches the KV."""
+        assert self._links is not None
+        requests, row = self._requests, opened.row
+        requests.scheduled[row] = sequence.scheduled
+        requests.cached[row] = sequence.cached_tokens
+        requests.preemptions[row] = sequence.preemptions
+        opened.router.answered(pair.request, pair.prefill, sequence.cached_tokens, 0, now)
+        there = now + self._way_in(pair.row, opened.job.request)
+        arrived = self._links.send(pair.source, pair.row, pair.tokens, there)
+        self._timers.at(there, self._submit_decode, opened, pair, arrived)
+        self._timers.at(arrived, self._fetched, pair, sequence)
+
+    def _submit_decode(self, now: float, opened: Open, pair: Pair, arrived: float) -> None:
+        wanted = asked(opened, remote=opened.job.request.tokens, ready=arrived)
+        if self._engines.add(pair.row, wanted, now) is None:
+            self._settle(opened, now, output=0, cached=0)
+            self._refuse(opened.job, now)
+
+    def _fetched(self, now: float, pair: Pair, sequence: Sequence) -> None:
+        """The prefill replica need not keep the KV any longer."""
+        self._engines.release(pair.source, sequence, now)
+
     def _follow(self, job: Job, now: float) -> None:
         for next_job in self._workload.after(job, now):
-            self._at(next_job.at, self._come, next_job)
-
-    def _come(self, job: Job) -> None:
-        self._arrive(job, self._now)
-
-    # --- what the router hears late ---
-
-    def _tell(self, index: int) -> None:
-        """KV events of the steps that have ended are on their way."""
-        for changed in self._engines[index].take_changes():
-            self._at(changed.time + self._lateness.event_seconds, self._hear, index, changed.changes)
-
-    def _hear(self, index: int, changes: list[Change]) -> None:
-        for router in self._routers:
-            router.heard(index, changes, self._now)
-
-    def _scrape(self) -> None:
-        """Every router reads every replica's metrics. One router's own ledger knows all that they would show."""
-        self._next_scrape += self._lateness.scrape_seconds
-        for index, engine in enumerate(self._engines):
-            for router in self._routers:
-                router.scraped(index, engine.running, engine.waiting)
-
-    def _share_opened(self, opened: Open) -> None:
-        decision, request = opened.decision, opened.job.request
-        for router in self._routers:
-            if router is not opened.router:
-                lease = router.foreign(
-                    request, decision.replica.row, decision.hit_tokens, decision.predicted_ttft, self._now
-                )
-                opened.foreign.append((router, lease))
-
-    def _share_prefilled(self, opened: Open) -> None:
-        for router, lease in opened.foreign:
-            router.deciding.others.prefilled(lease, self._now)
-
-    def _share_settled(self, opened: Open, output: int) -> None:
-        for router, lease in opened.foreign:
-            router.deciding.others.settle(lease, self._now, completed=output > 0, output_tokens=output)
+            self._timers.at(next_job.at, self._arrive, next_job)
 
     # --- what came of it ---
 
@@ -341,8 +301,8 @@ class Run:
             names=[spec.name for spec, _ in self._specs],
             requests=requests,
             samples=self._sampling.samples,
-            totals=[engine.totals for engine in self._engines],
-            gaps=self._gaps,
+            totals=[engine.totals for engine in self._engines.all],
+            gaps=self._engines.gaps,
             reusable_tokens=self._reusable,
             refused=self._refused,
             unfinished=len(requests) - self._done,
@@ -350,26 +310,3 @@ class Run:
             decision_seconds=self._decision_seconds,
             cpu_seconds=cpu_seconds,
         )
-
-
-def _ranks(replicas: tuple[Kind, ...], key_tokens: int) -> list[tuple[str, Kind]]:
-    """Name and kind of each replica: an endpoint's ranks are replicas of their own."""
-    found = []
-    for number, kind in enumerate(replicas):
-        limits = kind.limits
-        if key_tokens % limits.block_size:
-            raise FleetError(
-                f"the workload's keys stand for {key_tokens} tokens, which is no multiple of the block size"
-                f" {limits.block_size} of {kind.name}"
-            )
-        own = msgspec.structs.replace(kind, limits=msgspec.structs.replace(limits, key_tokens=key_tokens))
-        name = f"replica-{number}"
-        found += [(name if kind.ranks == 1 else f"{name}/{rank}", own) for rank in range(kind.ranks)]
-    return found
-
-
-def _spec(name: str, kind: Kind) -> Spec:
-    return Spec(
-        name=name, endpoint=name.partition("/")[0], models=(MODEL,), role=kind.role,
-        slots=float(kind.limits.max_num_seqs),
-    )  # fmt: skip
