@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
@@ -11,10 +10,8 @@ from rich.console import Console
 from kvroute.scorers.plugins import PolicySpec, load_policy
 from kvroute.simulator.commands.lists import names, numbers
 from kvroute.simulator.commands.options import (
-    fleet_of,
     fleet_options,
     jobs_option,
-    jobs_or_cores,
     output_options,
     policy_names,
     policy_of,
@@ -25,24 +22,30 @@ from kvroute.simulator.commands.options import (
     told,
     workload_options,
 )
-from kvroute.simulator.commands.outputs import write
-from kvroute.simulator.commands.processes import Runs, Stopped
-from kvroute.simulator.commands.progress import INTERRUPTED, Bar, Interrupt
+from kvroute.simulator.commands.outputs import Outputs
 from kvroute.simulator.commands.rows import csv_of
+from kvroute.simulator.commands.work import Work
 from kvroute.simulator.errors import SimulatorError
+from kvroute.simulator.latency.fleets import parse_fleet
 from kvroute.simulator.reports.compared import side_by_side
+from kvroute.simulator.reports.html import Run, page
+from kvroute.simulator.reports.html.curve import curve_of_comparison
 from kvroute.simulator.reports.json import described, document
-from kvroute.simulator.reports.summary import Summary
-from kvroute.simulator.search.case import Case, Source
-from kvroute.simulator.search.comparison import Comparison, Question, Run, cases, gathered
+from kvroute.simulator.search.case import Source
+from kvroute.simulator.search.comparison import Comparison, Question, gathered
+from kvroute.simulator.search.comparison import compare as compared
 from kvroute.simulator.search.load import Knee, Level, at_loads, find_knee, level
 
-KNEE = "at the knee"
 HEADINGS = {
     "below": "below the knee",
     "at": "at the knee",
     "beyond": "beyond the knee: saturated, only the order means anything",
 }
+
+SAME_TRACE = (
+    "The trace is the same for every seed; only the router's dice differ: intervals do not speak of other days'"
+    " traffic. A trace with sample=0.8 has other sessions for each seed."
+)
 
 
 @click.command()
@@ -72,48 +75,26 @@ def compare(**options: Any) -> None:
     """Compare policies at several loads and seeds: the same requests for all, paired differences to the first."""
     source = source_of(*(options[name] for name in ("workload", "seed", "requests", "rate", "speedup")))
     policies = _policies(options)
-    kinds = fleet_of(options["preset"], options["replicas"], options["cache_tokens"])
+    kinds = parse_fleet(options["replicas"], options["preset"], options["cache_tokens"])
     scenario = scenario_of(kinds, policies[0][1], options)
     slo = slo_of(options["slo"])
     given = [name for name in ("rates", "speedups", "loads") if options[name]]
     if len(given) > 1:
         raise SimulatorError(f"--{given[0]} and --{given[1]} both say what loads there are; give one of them")
     source.load()
-    made: dict[str, Summary] = {}
-    with Interrupt() as interrupt, Bar("comparing", None, quiet=options["quiet"]) as bar:
-
-        def done(case: Case, summary: Summary) -> None:
-            made[case.label] = summary
-            bar.step(case.label)
-
-        stopped = False
-        knee: Knee | None = None
-        question: Question | None = None
-        try:
-            with Runs(jobs_or_cores(options["jobs"]), done, interrupt) as runs:
-                if options["loads"]:
-                    knee = find_knee(source, scenario, runs, policies[0][0])
-                levels = _levels(options, source, knee)
-                seeds = [options["seed"] + i for i in range(options["seeds"])]
-                question = Question(source, scenario, policies, levels, seeds, None if slo is None else str(slo), knee)
-                asked = [case for _, _, of_cell in cases(question) for case in of_cell]
-                made.clear()
-                bar.expect(len(asked))
-                runs(asked)
-        except Stopped:
-            stopped = True
-        if question is None:
-            click.echo("kvroute: stopped while looking for the knee: nothing is known yet", err=True)
-        else:
-            comparison, rows = gathered(question, made)
-            _tell(comparison, rows, scenario_document(options, described(scenario)), options, asked=len(asked))
-    if stopped:
-        sys.exit(INTERRUPTED)
-
-
-def scenario_document(options: dict[str, Any], scenario: dict[str, Any]) -> dict[str, Any]:
-    """What all runs have in common: the scenario without what differs between them."""
-    return {name: part for name, part in scenario.items() if name not in ("policy", "seed")}
+    work = Work("comparing", options)
+    question: Question | None = None
+    with work:
+        knee = find_knee(source, scenario, work, policies[0][0]) if options["loads"] else None
+        levels = _levels(options, source, knee)
+        seeds = [options["seed"] + i for i in range(options["seeds"])]
+        question = Question(source, scenario, policies, levels, seeds, None if slo is None else str(slo), knee)
+        compared(question, work)
+    if question is None:
+        click.echo("kvroute: stopped while looking for the knee: nothing is known yet", err=True)
+    else:
+        _tell(question, work, options)
+    work.end()
 
 
 def _policies(options: dict[str, Any]) -> list[tuple[str, PolicySpec]]:
@@ -140,19 +121,39 @@ def _levels(options: dict[str, Any], source: Source, knee: Knee | None) -> list[
     return [Level("as the workload has it" if source.speedup == 1.0 else f"speedup {source.speedup:g}")]
 
 
-def _tell(
-    comparison: Comparison, runs: list[Run], scenario: dict[str, Any], options: dict[str, Any], *, asked: int
-) -> None:
-    if options["json_path"] is not None:
-        write(options["json_path"], document({"scenario": scenario, "comparison": comparison}))
-    if options["csv_path"] is not None:
-        write(options["csv_path"], csv_of([(run.level.name, run.policy, run.summary) for run in runs]))
-    if options["quiet"] or str(options["json_path"]) == "-":
+def _tell(question: Question, work: Work, options: dict[str, Any]) -> None:
+    """Files first, so that a table on the screen means that they are there."""
+    comparison, runs = gathered(question, work.summaries())
+    outputs = Outputs(options)
+    common = {name: part for name, part in described(question.scenario).items() if name not in ("policy", "seed")}
+    outputs.json(lambda: document({"scenario": common, "comparison": comparison}))
+    outputs.csv(lambda: csv_of([(run.level.name, run.policy, run.summary) for run in runs]))
+    outputs.html(lambda: _page(comparison, work))
+    if not outputs.shown:
         return
-    console = Console()
+    console = Console(highlight=False)
     if comparison.unfinished:
+        asked = len(question.levels) * len(question.policies) * len(question.seeds)
         console.print(f"stopped early, {len(runs)} of {asked} runs made", style="bold yellow")
     _print(comparison, console)
+    outputs.told(console)
+
+
+def _page(comparison: Comparison, work: Work) -> str:
+    """In detail: the runs of the highest load that the reference was not saturated at, with the first seed."""
+    rows = [row for row in comparison.rows if row.regime != "beyond"] or comparison.rows
+    runs = []
+    for row in rows[-1:]:
+        for one in row.cells:
+            made = work.find(f"{one.policy} at {row.level.name}, seed ")
+            if made is not None:
+                runs.append(Run(one.policy, made.case.scenario, made.summary, made.detail))
+    if not runs:
+        raise SimulatorError("stopped before there was a run to draw: no page was written")
+    notes = [f"Plots of single runs are at {rows[-1].level.name}, with seed {comparison.seeds[0]}."]
+    if comparison.seeds_change == "dice" and len(comparison.seeds) > 1:
+        notes.append(SAME_TRACE)
+    return page(f"Policies on {comparison.workload}", runs, curve_of_comparison(comparison), notes)
 
 
 def _print(comparison: Comparison, console: Console) -> None:
@@ -160,11 +161,7 @@ def _print(comparison: Comparison, console: Console) -> None:
     fleet = f"{comparison.replicas} replica" + ("" if comparison.replicas == 1 else "s")
     console.print(f"[bold]{comparison.workload}[/bold] on {fleet}, {len(comparison.seeds)} seeds", highlight=False)
     if comparison.seeds_change == "dice" and len(comparison.seeds) > 1:
-        console.print(
-            "The trace is the same for every seed; only the router's dice differ: intervals do not speak of other"
-            " days' traffic.",
-            style="yellow",
-        )
+        console.print(SAME_TRACE, style="yellow")
     if comparison.knee is not None:
         what = "req/s" if comparison.knee.knob == "rate" else "times the trace's speed"
         console.print(f"The knee with {comparison.knee.policy} is at {comparison.knee.at:g} {what}.", highlight=False)

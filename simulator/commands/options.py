@@ -18,18 +18,33 @@ from kvroute.scorers.errors import PluginError
 from kvroute.scorers.plugins import POLICIES, PolicySpec, ScorerSpec, load_policy
 from kvroute.simulator.commands.outputs import PagePath, WritablePath
 from kvroute.simulator.commands.progress import INTERRUPTED
-from kvroute.simulator.errors import FleetError, SimulatorError
+from kvroute.simulator.errors import SimulatorError
 from kvroute.simulator.latency.kind import Kind
 from kvroute.simulator.latency.presets import DEFAULT
-from kvroute.simulator.latency.presets import preset as preset_of
 from kvroute.simulator.runs.scenario import Lateness, Scenario
 from kvroute.simulator.search.case import Source
 from kvroute.simulator.slo import Slo
+from kvroute.simulator.workloads.options import count
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 POSITIVE = click.FloatRange(min=0.0, min_open=True, max=1e9)
 COUNT = click.IntRange(min=1)
+
+
+class Whole(click.ParamType):
+    """A whole number above 0; 250k and 1m work."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number."""
+        number = count(str(value))
+        if number is None or number != int(number) or number < 1:
+            self.fail(f"{value!r} is not a whole number above 0 (250k and 1m work)", param, ctx)
+        return int(number)
+
+
 WORKLOAD = (
     "What is sent: mooncake:PATH, agents:PATH, azure:PATH, log:PATH, or a generator with options, such as"
     " shared-prefix,input=512,output=128."
@@ -42,7 +57,7 @@ def workload_options(command: F) -> F:
         command,
         click.option("--workload", "-w", required=True, help=WORKLOAD),
         click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all that is random."),
-        click.option("--requests", type=COUNT, help="At most this many. [default: as the workload has]"),
+        click.option("--requests", type=Whole(), help="At most this many. [default: as the workload has]"),
         click.option("--rate", type=POSITIVE, help="Mean requests per second. [default: as the workload has]"),
         click.option("--speedup", type=POSITIVE, default=1.0, show_default=True, help="Time runs that much faster."),
     )
@@ -52,14 +67,21 @@ def fleet_options(command: F) -> F:
     """--replicas, --preset, --cache-tokens."""
     return _stack(
         command,
-        click.option("--replicas", "-n", type=COUNT, default=8, show_default=True, help="How many."),
+        click.option(
+            "--replicas",
+            "-n",
+            default="8",
+            show_default=True,
+            help="How many; or a mixed fleet such as 4*KIND+2*KIND, roles such as 2*KIND:prefill+6*KIND:decode; or a"
+            " file that lists it.",
+        ),
         click.option(
             "--preset",
             default=DEFAULT,
             show_default=True,
-            help="What they are: a preset's name, or a file with a kind.",
+            help="What they are: a preset's name, a file with a kind, or roofline:MODEL,gpu=NAME.",
         ),
-        click.option("--cache-tokens", type=COUNT, help="KV cache of each [tokens]. [default: the preset's]"),
+        click.option("--cache-tokens", type=Whole(), help="KV cache of each [tokens]. [default: the preset's]"),
     )
 
 
@@ -165,25 +187,6 @@ def fail(message: str) -> None:
 def source_of(workload: str, seed: int, requests: int | None, rate: float | None, speedup: float) -> Source:
     """The workload that the flags name."""
     return Source(workload, seed, requests, rate, speedup)
-
-
-def fleet_of(preset: str, replicas: int, cache_tokens: int | None) -> tuple[Kind, ...]:
-    """The replicas that the flags name.
-
-    Raises:
-        FleetError: there is no such kind, or its cache would not hold a block.
-    """
-    kinds = (preset_of(preset),) * replicas
-    return kinds if cache_tokens is None else tuple(with_cache(kind, cache_tokens) for kind in kinds)
-
-
-def with_cache(kind: Kind, tokens: int) -> Kind:
-    """That kind with another size of cache [tokens]."""
-    limits = kind.limits
-    blocks = tokens // limits.block_size
-    if blocks < 1:
-        raise FleetError(f"a cache of {tokens} tokens holds no block of {limits.block_size}; give it more")
-    return msgspec.structs.replace(kind, limits=msgspec.structs.replace(limits, blocks=blocks + 1))
 
 
 def lateness_of(

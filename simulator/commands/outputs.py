@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
+from rich.console import Console
 
 
 class WritablePath(click.Path):
@@ -45,6 +48,44 @@ class PagePath(WritablePath):
         if importlib.util.find_spec("plotly") is None:
             self.fail("pages need the extra 'report': pip install 'kvroute[report]'", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class Outputs:
+    """What a command was asked to write. Each method makes its content only where it is wanted."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        """Of `options`: json_path, csv_path, html_path, quiet."""
+        self._options = options
+        self._written: list[Path] = []
+
+    @property
+    def shown(self) -> bool:
+        """Whether people are to see a table: not when asked to be quiet, nor where a file goes to standard output."""
+        files = (self._options[name] for name in ("json_path", "csv_path", "html_path"))
+        return not self._options["quiet"] and all(str(path) != "-" for path in files)
+
+    def json(self, content: Callable[[], bytes]) -> None:
+        """Where --json says."""
+        self.put(self._options["json_path"], content)
+
+    def csv(self, content: Callable[[], bytes]) -> None:
+        """Where --csv says."""
+        self.put(self._options["csv_path"], content)
+
+    def html(self, content: Callable[[], str]) -> None:
+        """Where --html says."""
+        self.put(self._options["html_path"], lambda: content().encode())
+
+    def put(self, path: Path | None, content: Callable[[], bytes]) -> None:
+        """At that path, if there is one."""
+        if path is not None:
+            write(path, content())
+            self._written.append(path)
+
+    def told(self, console: Console) -> None:
+        """Say what was written."""
+        for path in self._written:
+            console.print(f"written: {path}", style="dim", highlight=False, soft_wrap=True)
 
 
 def write(path: Path, content: bytes) -> None:

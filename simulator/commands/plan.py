@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
@@ -14,7 +13,6 @@ from kvroute.simulator.commands.lists import counts, names, prices
 from kvroute.simulator.commands.options import (
     COUNT,
     jobs_option,
-    jobs_or_cores,
     output_options,
     policy_of,
     policy_options,
@@ -23,20 +21,22 @@ from kvroute.simulator.commands.options import (
     slo_of,
     source_of,
     told,
-    with_cache,
     workload_options,
 )
-from kvroute.simulator.commands.outputs import write
-from kvroute.simulator.commands.processes import Runs, Stopped
-from kvroute.simulator.commands.progress import INTERRUPTED, Bar, Interrupt
+from kvroute.simulator.commands.outputs import Outputs
 from kvroute.simulator.commands.rows import csv_of
-from kvroute.simulator.errors import SimulatorError
+from kvroute.simulator.commands.work import Work
+from kvroute.simulator.errors import FleetError, SimulatorError
+from kvroute.simulator.latency.kind import Kind
 from kvroute.simulator.latency.presets import DEFAULT, preset
+from kvroute.simulator.reports.html import Run, page
+from kvroute.simulator.reports.html.curve import curve_of_plan
+from kvroute.simulator.reports.html.tiles import Tile
 from kvroute.simulator.reports.json import described, document
-from kvroute.simulator.reports.summary import Summary, policy_name
+from kvroute.simulator.reports.summary import policy_name
 from kvroute.simulator.reports.units import count, digits, percent, time
 from kvroute.simulator.runs.scenario import Scenario
-from kvroute.simulator.search.capacity import Answer, Plan, Planner, Point, Variant, cheapest
+from kvroute.simulator.search.capacity import Answer, Plan, Planner, Point, Variant, cheapest, chosen_label
 from kvroute.simulator.search.case import Case
 
 
@@ -76,32 +76,17 @@ def plan(**options: Any) -> None:
         raise SimulatorError("--rate and --replicas: one of them is the question; give the other alone")
     scenario = scenario_of((variants[0].kind,), policy_of(options["policy"], options["policy_config"]), options)
     source.load()
-    made: list[tuple[str, str, Summary]] = []
     answers: list[Answer] = []
     seeds = [options["seed"] + i for i in range(options["seeds"])]
-    stopped = False
-    with Interrupt() as interrupt, Bar("planning", None, quiet=options["quiet"]) as bar:
-
-        def done(case: Case, summary: Summary) -> None:
-            made.append((_load(case), case.label, summary))
-            bar.step(case.label)
-
-        try:
-            with Runs(jobs_or_cores(options["jobs"]), done, interrupt) as runs:
-
-                def evaluate(cases: Any) -> list[Summary]:
-                    bar.expect(len(cases))
-                    return runs(cases)
-
-                planner = Planner(source, scenario, seeds, str(slo), evaluate)
-                for variant in variants:
-                    answers.append(
-                        planner.fewest(variant, options["most"], roles=options["roles"])
-                        if options["replicas"] is None
-                        else planner.greatest(variant, options["replicas"])
-                    )
-        except Stopped:
-            stopped = True
+    work = Work("planning", options)
+    with work:
+        planner = Planner(source, scenario, seeds, str(slo), work)
+        for variant in variants:
+            answers.append(
+                planner.fewest(variant, options["most"], roles=options["roles"])
+                if options["replicas"] is None
+                else planner.greatest(variant, options["replicas"])
+            )
     found = Plan(
         workload=source.spec,
         policy=policy_name(scenario),
@@ -111,11 +96,10 @@ def plan(**options: Any) -> None:
         seeds=seeds,
         answers=answers,
         cheapest=cheapest(answers),
-        unfinished=stopped,
+        unfinished=work.stopped,
     )
-    _tell(found, scenario, sorted(made, key=lambda one: (one[1], one[2].seed)), options)
-    if stopped:
-        sys.exit(INTERRUPTED)
+    _tell(found, scenario, work, options)
+    work.end()
 
 
 def _load(case: Case) -> str:
@@ -134,18 +118,26 @@ def _variants(options: dict[str, Any]) -> list[Variant]:
         kind = preset(name)
         for tokens in options["cache_tokens"] or [None]:
             label = name if tokens is None else f"{name}, {count(tokens)} tokens"
-            sized = kind if tokens is None else with_cache(kind, tokens)
+            sized = kind if tokens is None else _with_cache(kind, tokens)
             found.append(Variant(label, sized, given.get(name)))
     return found
 
 
-def _tell(found: Plan, scenario: Scenario, runs: list[tuple[str, str, Summary]], options: dict[str, Any]) -> None:
-    if options["json_path"] is not None:
-        common = {name: part for name, part in described(scenario).items() if name not in ("replicas", "seed")}
-        write(options["json_path"], document({"scenario": common, "plan": found}))
-    if options["csv_path"] is not None:
-        write(options["csv_path"], csv_of(runs))
-    if options["quiet"] or str(options["json_path"]) == "-":
+def _with_cache(kind: Kind, tokens: int) -> Kind:
+    try:
+        return kind.with_cache(tokens)
+    except ValueError as error:
+        raise FleetError(f"--cache-tokens {tokens}: {error}") from error
+
+
+def _tell(found: Plan, scenario: Scenario, work: Work, options: dict[str, Any]) -> None:
+    """Files first, so that a table on the screen means that they are there."""
+    outputs = Outputs(options)
+    common = {name: part for name, part in described(scenario).items() if name not in ("replicas", "seed")}
+    outputs.json(lambda: document({"scenario": common, "plan": found}))
+    outputs.csv(lambda: csv_of([(_load(one.case), one.case.label, one.summary) for one in work.made()]))
+    outputs.html(lambda: _page(found, work))
+    if not outputs.shown:
         return
     console = Console(highlight=False)
     if found.unfinished:
@@ -156,6 +148,39 @@ def _tell(found: Plan, scenario: Scenario, runs: list[tuple[str, str, Summary]],
         _print(answer, console)
     if len(found.answers) > 1 and found.cheapest is not None:
         console.print(f"\nTake [bold]{found.cheapest}[/bold].")
+    outputs.told(console)
+
+
+def _page(found: Plan, work: Work) -> str:
+    """In detail: each variant's answer, with the first seed."""
+    runs = []
+    for answer in found.answers:
+        made = work.find(chosen_label(answer))
+        if made is not None:
+            runs.append(Run(answer.variant, made.case.scenario, made.summary, made.detail))
+    if not runs:
+        raise SimulatorError("there is no run that meets the SLO to draw: no page was written")
+    tiles = [
+        Tile(answer.variant, _short(answer), found.slo, "good" if _able(answer) else "bad") for answer in found.answers
+    ]
+    return page(f"Capacity for {found.workload}", runs, curve_of_plan(found), headline=tiles)
+
+
+def _tile(answer: Answer, slo: str) -> Tile:
+    return Tile(answer.variant, _short(answer), slo, "good" if _able(answer) else "bad")
+
+
+def _able(answer: Answer) -> bool:
+    return answer.replicas is not None and (answer.knob is None or answer.load is not None)
+
+
+def _short(answer: Answer) -> str:
+    """The answer in two words."""
+    if not _able(answer):
+        return "not met"
+    if answer.knob is None:
+        return f"{answer.replicas} replicas"
+    return f"{answer.load:g} req/s" if answer.knob == "rate" else f"speedup {answer.load:g}"
 
 
 def _print(answer: Answer, console: Console) -> None:

@@ -11,16 +11,20 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from types import TracebackType
 from typing import Any, TypeAlias
 
 from kvroute.scorers.errors import PluginError
 from kvroute.simulator.errors import SimulatorError
+from kvroute.simulator.reports.html.run import Detail
 from kvroute.simulator.reports.summary import Summary
 from kvroute.simulator.search.case import Case, run_case
 
-Done: TypeAlias = Callable[[Case, Summary], None]
+Done: TypeAlias = Callable[[Case, Summary, Detail | None], None]
 """Told of each run as it ends, in whatever order they end."""
+Wanted: TypeAlias = Callable[[Case], bool]
+"""Whether a page will show that run in detail."""
+
+Answer: TypeAlias = tuple[Summary, Detail | None]
 
 _LOOK_SECONDS = 0.2
 """How often the parent looks whether it was asked to stop."""
@@ -35,24 +39,21 @@ class RunError(SimulatorError):
 
 
 class Runs:
-    """Makes runs, on `jobs` processes where that is more than one. A context: leaving it ends the processes.
+    """Makes runs, on `jobs` processes where that is more than one. `close` must be called at the end.
 
     `stopping` is asked now and then; when it says so, runs under way are dropped and `Stopped` is raised.
     """
 
-    def __init__(self, jobs: int, done: Done, stopping: Callable[[], bool]) -> None:
+    def __init__(self, jobs: int, done: Done, stopping: Callable[[], bool], detailed: Wanted) -> None:
         self._jobs = jobs
         self._done = done
         self._stopping = stopping
+        self._detailed = detailed
         self._pool: ProcessPoolExecutor | None = None
         self._stop: Any = None
 
-    def __enter__(self) -> Runs:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """End the other processes; what they are at is dropped."""
         if self._pool is not None:
             self._stop.value = 1
             self._pool.shutdown(wait=True, cancel_futures=True)
@@ -70,20 +71,20 @@ class Runs:
 
     def _here(self, case: Case) -> Summary:
         try:
-            _, summary = run_case(case, stop=self._stopping)
+            summary, detail = run_in_detail(case, self._stopping, self._detailed(case))
         except (SimulatorError, PluginError) as error:
             raise RunError(f"{case.label}: {error}") from error
         if self._stopping():
             raise Stopped
-        self._done(case, summary)
+        self._done(case, summary, detail)
         return summary
 
     def _everywhere(self, cases: Sequence[Case]) -> list[Summary]:
         pool = self._started()
-        waiting: dict[Future[Summary], Case] = {}
+        waiting: dict[Future[Answer], Case] = {}
         futures = []
         for case in cases:
-            future = pool.submit(_run, case)
+            future = pool.submit(_run, case, self._detailed(case))
             waiting[future] = case
             futures.append(future)
         pending = set(waiting)
@@ -94,10 +95,10 @@ class Runs:
             for future in sorted(ended, key=futures.index):
                 if self._stopping():
                     break
-                self._done(waiting[future], _answer(future, waiting[future]))
+                self._done(waiting[future], *_answer(future, waiting[future]))
             if self._stopping():
                 raise Stopped
-        return [future.result() for future in futures]
+        return [future.result()[0] for future in futures]
 
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
@@ -107,7 +108,13 @@ class Runs:
         return self._pool
 
 
-def _answer(future: Future[Summary], case: Case) -> Summary:
+def run_in_detail(case: Case, stop: Callable[[], bool], detailed: bool) -> Answer:
+    """Make one run; with what plots show of it, where a page will."""
+    outcome, summary = run_case(case, stop=stop)
+    return summary, Detail.of(outcome, case.scenario) if detailed else None
+
+
+def _answer(future: Future[Answer], case: Case) -> Answer:
     try:
         return future.result()
     except (SimulatorError, PluginError) as error:
@@ -138,5 +145,5 @@ def _follow_parent() -> None:
         os._exit(1)
 
 
-def _run(case: Case) -> Summary:
-    return run_case(case, stop=lambda: bool(_stop.value))[1]
+def _run(case: Case, detailed: bool) -> Answer:
+    return run_in_detail(case, lambda: bool(_stop.value), detailed)

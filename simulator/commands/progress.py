@@ -92,6 +92,8 @@ class Bar:
         """That much is done."""
         self._done = done
         self._told = told
+        if self._total is not None and done > self._total:  # a closed loop: more follows from answers
+            self._total = None
         self._show()
 
     def step(self, told: str = "") -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import itertools
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 
 from kvroute.simulator.commands.options import (
-    fleet_of,
     fleet_options,
     output_options,
     policy_of,
@@ -23,9 +21,11 @@ from kvroute.simulator.commands.options import (
     told,
     workload_options,
 )  # fmt: skip
-from kvroute.simulator.commands.outputs import write
+from kvroute.simulator.commands.outputs import Outputs
 from kvroute.simulator.commands.progress import INTERRUPTED, Bar, Interrupt
+from kvroute.simulator.latency.fleets import parse_fleet
 from kvroute.simulator.reports.csv import lines
+from kvroute.simulator.reports.html import Run, page
 from kvroute.simulator.reports.json import described, document
 from kvroute.simulator.reports.summary import Summary, summarise
 from kvroute.simulator.reports.table import one_run, speed
@@ -50,7 +50,7 @@ COUNTED = 200_000
 def simulate(**options: Any) -> None:
     """Run a workload on a simulated fleet: latencies, throughput, cache use, balance."""
     source = source_of(*(options[name] for name in ("workload", "seed", "requests", "rate", "speedup")))
-    kinds = fleet_of(options["preset"], options["replicas"], options["cache_tokens"])
+    kinds = parse_fleet(options["replicas"], options["preset"], options["cache_tokens"])
     scenario = scenario_of(kinds, policy_of(options["policy"], options["policy_config"]), options)
     slo = slo_of(options["slo"])
     workload = source.load()
@@ -83,34 +83,25 @@ def _stopped(outcome: Outcome, expected: int | None) -> str:
 def _tell(outcome: Outcome, scenario: Scenario, slo: Slo | None, options: dict[str, Any], stopped: str | None) -> None:
     """Files first, so that a table on the screen means that they are there."""
     summary = summarise(outcome, scenario, slo)
-    written = _write(outcome, scenario, summary, options, stopped)
-    if options["quiet"] or str(options["json_path"]) == "-":
+    outputs = Outputs(options)
+    outputs.json(lambda: _json(outcome, scenario, summary, stopped))
+    outputs.csv(lambda: "".join(lines(outcome, scenario)).encode())
+    outputs.html(lambda: _page(outcome, scenario, summary, stopped))
+    if not outputs.shown:
         return
-    console = Console()
+    console = Console(highlight=False)
     if stopped is not None:
         console.print(stopped, style="bold yellow")
     console.print(one_run(summary))
     console.print(speed(outcome), style="dim")
-    for path in written:
-        console.print(f"written: {path}", style="dim", highlight=False)
-
-
-def _write(
-    outcome: Outcome, scenario: Scenario, summary: Summary, options: dict[str, Any], stopped: str | None
-) -> list[Path]:
-    """The files asked for; what is not of a whole run says so."""
-    written = []
-    json_path: Path | None = options["json_path"]
-    if json_path is not None:
-        write(json_path, _json(outcome, scenario, summary, stopped))
-        written.append(json_path)
-    csv_path: Path | None = options["csv_path"]
-    if csv_path is not None:
-        write(csv_path, "".join(lines(outcome, scenario)).encode())
-        written.append(csv_path)
-    return written
+    outputs.told(console)
 
 
 def _json(outcome: Outcome, scenario: Scenario, summary: Summary, stopped: str | None) -> bytes:
     parts: dict[str, Any] = {} if stopped is None else {"stopped_early": stopped}
     return document({**parts, "scenario": described(scenario), "summary": summary, "samples": outcome.samples})
+
+
+def _page(outcome: Outcome, scenario: Scenario, summary: Summary, stopped: str | None) -> str:
+    run = Run.of(summary.policy, scenario, summary, outcome)
+    return page(f"{summary.workload} on {summary.replicas} replicas", [run], notes=[] if stopped is None else [stopped])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import click
@@ -16,10 +14,8 @@ from kvroute.scorers.plugins import PolicySpec
 from kvroute.simulator.commands.lists import numbers
 from kvroute.simulator.commands.options import (
     COUNT,
-    fleet_of,
     fleet_options,
     jobs_option,
-    jobs_or_cores,
     output_options,
     router_options,
     scenario_of,
@@ -28,19 +24,21 @@ from kvroute.simulator.commands.options import (
     told,
     workload_options,
 )
-from kvroute.simulator.commands.outputs import WritablePath, write
-from kvroute.simulator.commands.processes import Runs, Stopped
-from kvroute.simulator.commands.progress import INTERRUPTED, Bar, Interrupt
+from kvroute.simulator.commands.outputs import Outputs, WritablePath
 from kvroute.simulator.commands.rows import csv_of
+from kvroute.simulator.commands.work import Work
 from kvroute.simulator.errors import SimulatorError
+from kvroute.simulator.latency.fleets import parse_fleet
 from kvroute.simulator.reports.compared import side_by_side
+from kvroute.simulator.reports.html import Run, page
+from kvroute.simulator.reports.html.tiles import Tile
 from kvroute.simulator.reports.json import described, document
-from kvroute.simulator.reports.summary import Summary, policy_name
-from kvroute.simulator.search.case import Case, Source
+from kvroute.simulator.reports.summary import policy_name
+from kvroute.simulator.search.case import Source
 from kvroute.simulator.search.cells import seed_changes
 from kvroute.simulator.search.load import Level, level
 from kvroute.simulator.search.measures import check_measure
-from kvroute.simulator.search.weights import PLAIN, Held, Task, Tuner, Tuning, Weights, judge
+from kvroute.simulator.search.weights import PLAIN, Held, Task, Tuner, Tuning, Weights, held_label, judge
 
 
 @click.command()
@@ -73,7 +71,7 @@ from kvroute.simulator.search.weights import PLAIN, Held, Task, Tuner, Tuning, W
 def tune(**options: Any) -> None:
     """Search scorer weights on the first part of a workload, and judge them on the rest."""
     source = source_of(*(options[name] for name in ("workload", "seed", "requests", "rate", "speedup")))
-    kinds = fleet_of(options["preset"], options["replicas"], options["cache_tokens"])
+    kinds = parse_fleet(options["replicas"], options["preset"], options["cache_tokens"])
     scenario = scenario_of(kinds, PolicySpec("latency"), options)
     slo = slo_of(options["slo"])
     objective = check_measure(options["objective"] or ("ttft_p90" if slo is None else "slo_share"))
@@ -90,31 +88,14 @@ def tune(**options: Any) -> None:
         train=options["train"],
         random=seed_changes(source),
     )
-    made: list[tuple[str, str, Summary]] = []
-    stopped = False
-    with Interrupt() as interrupt, Bar("tuning", None, quiet=options["quiet"]) as bar:
-
-        def done(case: Case, summary: Summary) -> None:
-            made.append((summary.workload, policy_name(case.scenario), summary))
-            bar.step(case.label)
-
-        with_progress: list[Runs] = []
-
-        def evaluate(cases: Any) -> list[Summary]:
-            bar.expect(len(cases))
-            return with_progress[0](cases)
-
-        tuner = Tuner(task, evaluate)
-        found = PLAIN
-        verdict: tuple[str, float | None, list[Held]] = ("not shown", None, [])
-        try:
-            with Runs(jobs_or_cores(options["jobs"]), done, interrupt) as runs:
-                with_progress.append(runs)
-                found = tuner.best()
-                if found != PLAIN:
-                    verdict = judge(task, found, evaluate)
-        except Stopped:
-            stopped = True
+    work = Work("tuning", options)
+    tuner = Tuner(task, work)
+    found = PLAIN
+    verdict: tuple[str, float | None, list[Held]] = ("not shown", None, [])
+    with work:
+        found = tuner.best()
+        if found != PLAIN:
+            verdict = judge(task, found, work)
     tuning = Tuning(
         workload=source.spec,
         objective=objective,
@@ -130,11 +111,10 @@ def tune(**options: Any) -> None:
         chosen=found if verdict[0] == "better" else PLAIN,
         held=verdict[2],
         trials=tuner.trials,
-        unfinished=stopped,
+        unfinished=work.stopped,
     )
-    _tell(tuning, task, sorted(made, key=lambda one: (one[0], one[1], one[2].seed)), options)
-    if stopped:
-        sys.exit(INTERRUPTED)
+    _tell(tuning, task, work, options)
+    work.end()
 
 
 def _levels(options: dict[str, Any], source: Source) -> list[Level]:
@@ -179,16 +159,18 @@ def _weights(weights: Weights) -> str:
     return ", ".join(f"{name} {weight:g}" for name, weight in msgspec.structs.asdict(weights).items())
 
 
-def _tell(tuning: Tuning, task: Task, runs: list[tuple[str, str, Summary]], options: dict[str, Any]) -> None:
-    if options["json_path"] is not None:
-        common = {name: part for name, part in described(task.scenario).items() if name not in ("policy", "seed")}
-        write(options["json_path"], document({"scenario": common, "tuning": tuning}))
-    if options["csv_path"] is not None:
-        write(options["csv_path"], csv_of(runs))
-    out: Path | None = options["out"]
-    if out is not None and not tuning.unfinished:
-        write(out, configuration(tuning))
-    if options["quiet"] or str(options["json_path"]) == "-":
+def _tell(tuning: Tuning, task: Task, work: Work, options: dict[str, Any]) -> None:
+    """Files first, so that a table on the screen means that they are there."""
+    outputs = Outputs(options)
+    common = {name: part for name, part in described(task.scenario).items() if name not in ("policy", "seed")}
+    outputs.json(lambda: document({"scenario": common, "tuning": tuning}))
+    outputs.csv(
+        lambda: csv_of([(one.summary.workload, policy_name(one.case.scenario), one.summary) for one in work.made()])
+    )
+    outputs.html(lambda: _page(tuning, task, work))
+    if not tuning.unfinished:
+        outputs.put(options["out"], lambda: configuration(tuning))
+    if not outputs.shown:
         return
     console = Console(highlight=False)
     if tuning.unfinished:
@@ -202,5 +184,19 @@ def _tell(tuning: Tuning, task: Task, runs: list[tuple[str, str, Summary]], opti
         title = f"{held.level}, {tuning.judged_on}"
         console.print(side_by_side([held.default, held.tuned], title=title, reference="default", first="weights"))
     console.print(_sentence(tuning), style="bold")
-    if out is not None and not tuning.unfinished:
-        console.print(f"written: {out}", style="dim")
+    outputs.told(console)
+
+
+def _page(tuning: Tuning, task: Task, work: Work) -> str:
+    """In detail: default and tuned on the part held out, at the last load."""
+    runs = []
+    for label, weights in (("default", PLAIN), ("tuned", tuning.found)):
+        made = work.find(held_label(task, weights, task.levels[-1]))
+        if made is not None and (label == "default" or weights != PLAIN):
+            runs.append(Run(label, made.case.scenario, made.summary, made.detail))
+    if not runs:
+        raise SimulatorError("nothing was judged on the part held out: there is no page to draw")
+    tone = {"better": "good", "worse": "bad"}.get(tuning.verdict, "warn")
+    change = "-" if tuning.relative is None else f"{tuning.relative:+.1%}"
+    tiles = [Tile(f"Tuned, {tuning.objective}", change, f"{tuning.verdict} on {tuning.judged_on}", tone)]
+    return page(f"Weights for {tuning.workload}", runs, notes=[_sentence(tuning)], headline=tiles)

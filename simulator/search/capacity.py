@@ -168,8 +168,7 @@ class Planner:
         cases = []
         for replicas, load, prefill in asked:
             source = self._source if load is None else level(knob, load).of(self._source)
-            label = f"{replicas} x {variant.name}" + ("" if load is None else f" at {load:g}")
-            label += "" if prefill is None else f", {prefill} of them prefill"
+            label = label_of(replicas, variant.name, load, prefill)
             cases.append(seeded(label, source, self._fleet(variant.kind, replicas, prefill), self._seeds, self._slo))
         answers = iter(self._evaluate([case for one in cases for case in one]))
         return [
@@ -183,7 +182,7 @@ class Planner:
     def _answer(self, variant: Variant, found: Frontier[int] | Frontier[float], curve: list[Point]) -> Answer:
         return Answer(
             variant=variant.name,
-            cache_tokens=(variant.kind.limits.blocks - 1) * variant.kind.limits.block_size,
+            cache_tokens=variant.kind.cache_tokens,
             replicas=None,
             load=None,
             knob=None,
@@ -200,6 +199,22 @@ def fleet(kind: Kind, replicas: int, prefill: int | None = None) -> tuple[Kind, 
         return (kind,) * replicas
     first = msgspec.structs.replace(kind, role=Role.PREFILL)
     return (first,) * prefill + (msgspec.structs.replace(kind, role=Role.DECODE),) * (replicas - prefill)
+
+
+def label_of(replicas: int, variant: str, load: float | None, prefill: int | None) -> str:
+    """What runs of that fleet are called, before their seed."""
+    roles = "" if prefill is None else f", {prefill} of them prefill"
+    return f"{replicas} x {variant}" + ("" if load is None else f" at {load:g}") + roles
+
+
+def chosen_label(answer: Answer) -> str:
+    """How the labels of the runs begin that an answer rests on; of no answer those of the last try."""
+    split = answer.best_split
+    prefill = split.prefill if split is not None and split.met else None
+    last = answer.curve[-1]
+    replicas = last.replicas if answer.replicas is None else answer.replicas
+    load = None if answer.knob is None else answer.curve[0].load if answer.load is None else answer.load
+    return label_of(replicas, answer.variant, load, prefill) + ", seed "
 
 
 def cheapest(answers: Sequence[Answer]) -> str | None:

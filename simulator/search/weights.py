@@ -198,8 +198,17 @@ def _over_levels(levels: Sequence[Sequence[float]]) -> list[float]:
 def _cases(task: Task, weights: Weights, level: Level, part: tuple[float, float], seeds: Sequence[int]) -> list[Case]:
     source = msgspec.structs.replace(level.of(task.source), part=part)
     scenario = msgspec.structs.replace(task.scenario, policy=weights.policy())
+    return seeded(_label(weights, level, part), source, scenario, seeds, task.slo)
+
+
+def _label(weights: Weights, level: Level, part: tuple[float, float]) -> str:
     numbers = ", ".join(f"{name}={weight:g}" for name, weight in msgspec.structs.asdict(weights).items())
-    return seeded(f"{numbers} at {level.name}, {part[0]:.0%} to {part[1]:.0%}", source, scenario, seeds, task.slo)
+    return f"{numbers} at {level.name}, {part[0]:.0%} to {part[1]:.0%}"
+
+
+def held_label(task: Task, weights: Weights, level: Level) -> str:
+    """How the labels of the runs begin that judge these weights at that load."""
+    return _label(weights, level, (task.train, 1.0)) + ", seed "
 
 
 def _neighbours(weights: Weights, step: float) -> list[Weights]:
