@@ -13,13 +13,20 @@ from collections.abc import Sequence
 class PrefixCache:
     """The KV cache of one replica, in blocks. Blocks are named by small integers."""
 
-    def __init__(self, blocks: int, block_size: int) -> None:
-        """`blocks` is what the engine reports (`num_gpu_blocks`); one of them is its null block and never used."""
+    def __init__(self, blocks: int, block_size: int, blocks_per_key: int = 1) -> None:
+        """`blocks` is what the engine reports (`num_gpu_blocks`); one of them is its null block and never used.
+
+        `blocks_per_key`: so many blocks are found, released and evicted as one, under one key.
+        """
         if blocks < 2:
             raise ValueError(f"a cache needs at least 2 blocks, not {blocks}")
         self.block_size = block_size
         self.capacity = blocks - 1
         """Usable blocks."""
+        self.blocks_per_key = blocks_per_key
+        self._followers: dict[int, list[int]] = {}
+        """First block of a key -> the others, where a key stands for several."""
+        self._following = [False] * self.capacity
         self._blank = list(range(self.capacity - 1, -1, -1))
         self._evictable: dict[int, None] = {}
         self._references = [0] * self.capacity
@@ -29,7 +36,7 @@ class PrefixCache:
     @property
     def free_blocks(self) -> int:
         """Blocks that no running request holds."""
-        return len(self._blank) + len(self._evictable)
+        return len(self._blank) + len(self._evictable) * self.blocks_per_key
 
     @property
     def pinned_blocks(self) -> int:
@@ -39,17 +46,21 @@ class PrefixCache:
     @property
     def cached_blocks(self) -> int:
         """Blocks that hold reusable content, pinned ones included."""
-        return sum(1 if isinstance(held, int) else len(held) for held in self._copies.values())
+        keys = sum(1 if isinstance(held, int) else len(held) for held in self._copies.values())
+        return keys * self.blocks_per_key
 
     def match(self, keys: Sequence[int], most: int) -> list[int]:
-        """Blocks of the longest cached prefix of `keys`, at most `most` of them."""
+        """Blocks of the longest cached prefix of `keys`, of at most `most` keys."""
         found: list[int] = []
         copies = self._copies
         for index in range(min(most, len(keys))):
             held = copies.get(keys[index])
             if held is None:
                 break
-            found.append(held if isinstance(held, int) else held[0])
+            block = held if isinstance(held, int) else held[0]
+            found.append(block)
+            if self._followers:
+                found += self._followers[block]
         return found
 
     def fits(self, matched: Sequence[int], fresh: int) -> bool:
@@ -62,7 +73,7 @@ class PrefixCache:
         """Hold cached blocks for one more request."""
         references = self._references
         for block in blocks:
-            if references[block] == 0:
+            if references[block] == 0 and not self._following[block]:
                 del self._evictable[block]
             references[block] += 1
 
@@ -80,9 +91,14 @@ class PrefixCache:
             taken.append(block)
         return taken
 
-    def store(self, block: int, key: int) -> None:
-        """The block is full: from now on it answers to `key`."""
+    def store(self, blocks: Sequence[int], key: int) -> None:
+        """The `blocks_per_key` blocks are full: from now on they answer to `key`."""
+        block = blocks[0]
         self._keys[block] = key
+        if len(blocks) > 1:
+            self._followers[block] = list(blocks[1:])
+            for other in blocks[1:]:
+                self._following[other] = True
         held = self._copies.get(key)
         if held is None:
             self._copies[key] = block
@@ -96,7 +112,7 @@ class PrefixCache:
         references = self._references
         for block in reversed(blocks):
             references[block] -= 1
-            if references[block]:
+            if references[block] or self._following[block]:
                 continue
             if self._keys[block] is None:
                 self._blank.append(block)
@@ -109,11 +125,16 @@ class PrefixCache:
             return False
         self._copies.clear()
         self._keys = [None] * self.capacity
-        self._blank.extend(reversed(self._evictable))
+        self._followers.clear()
+        self._following = [False] * self.capacity
+        self._blank = list(range(self.capacity - 1, -1, -1))
         self._evictable.clear()
         return True
 
     def _forget(self, block: int) -> int:
+        for other in self._followers.pop(block, ()):
+            self._following[other] = False
+            self._blank.append(other)
         key = self._keys[block]
         assert key is not None, "an evictable block holds content"
         self._keys[block] = None

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Protocol
 
 
 class Run:
@@ -33,21 +34,18 @@ class Run:
         """An older run holds its (only) key; this one is not found."""
 
 
-class Hold:
-    """What one sequence holds: a path of runs, by its last one."""
+class Holder(Protocol):
+    """Who holds a path of runs, by its last one."""
 
-    __slots__ = ("base", "breaks", "leaf")
-
-    def __init__(self) -> None:
-        self.leaf: Run | None = None
-        self.base = 0
-        """Depth up to which `upper` leads from the leaf."""
-        self.breaks: list[tuple[Run, int]] | None = None
-        """(leaf, base) of the parts of the path before that: where copies exist, `upper` is not always its own."""
+    leaf: Run | None
+    base: int
+    """Depth up to which `upper` leads from the leaf."""
+    breaks: list[tuple[Run, int]] | None
+    """(leaf, base) of the parts of the path before that: where copies exist, `upper` is not always its own."""
 
 
 class RadixCache:
-    """The KV cache of one replica: counts of blocks, and the keys that they hold."""
+    """The KV cache of one replica: counts of blocks, and the keys that they holder."""
 
     def __init__(self, blocks: int, blocks_per_key: int = 1) -> None:
         """`blocks` is what the engine reports (`num_gpu_blocks`); one of them is its null block and never used."""
@@ -57,7 +55,7 @@ class RadixCache:
         """Usable blocks."""
         self.blocks_per_key = blocks_per_key
         self.blank = self.capacity
-        """Blocks that hold nothing reusable and that nobody holds."""
+        """Blocks that hold nothing reusable and that nobody holds; who takes more calls `evict`."""
         self.idle_keys = 0
         """Keys in runs that nobody holds."""
         self._heads: dict[int, Run] = {}
@@ -73,7 +71,7 @@ class RadixCache:
 
     @property
     def pinned_blocks(self) -> int:
-        """Blocks that running requests hold."""
+        """Blocks that running requests holder."""
         return self.capacity - self.free_blocks
 
     def match(self, keys: Sequence[int], most: int) -> tuple[int, list[Run], int]:
@@ -98,7 +96,7 @@ class RadixCache:
             depth += size
         return depth, path, idle
 
-    def pin(self, hold: Hold, path: list[Run], hit: int) -> None:
+    def pin(self, holder: Holder, path: list[Run], hit: int) -> None:
         """Hold the `hit` keys that `match` has just found."""
         upper: Run | None = None
         for index, run in enumerate(path, 1):
@@ -111,48 +109,69 @@ class RadixCache:
                 run.upper = upper
             elif run.upper is not upper:
                 assert upper is not None
-                hold.breaks = [*(hold.breaks or ()), (upper, hold.base)]
-                hold.base = run.start
+                holder.breaks = [*(holder.breaks or ()), (upper, holder.base)]
+                holder.base = run.start
             run.refs += 1
             upper = run
-        hold.leaf = upper
+        holder.leaf = upper
 
-    def store(self, hold: Hold, keys: Sequence[int], first: int, last: int) -> None:
+    def store(self, holder: Holder, keys: Sequence[int], first: int, last: int) -> None:
         """Keys `first .. last` are full: they are found from now on, behind what is held already."""
-        leaf = hold.leaf
+        leaf = holder.leaf
         if (leaf is not None and leaf.copy) or keys[first] in self._heads:
             present = min(self.match(keys, last)[0], last)
             while first < present:
                 leaf = Run(first, [keys[first]], 1, leaf, copy=True)
                 self._copies.setdefault(keys[first], []).append(leaf)
                 first += 1
-            hold.leaf = leaf
+            holder.leaf = leaf
             if first >= last:
                 return
         if leaf is not None and leaf.refs == 1 and not leaf.copy:
             leaf.keys += keys[first:last]
         else:
-            hold.leaf = self._heads[keys[first]] = Run(first, list(keys[first:last]), 1, leaf)
+            holder.leaf = self._heads[keys[first]] = Run(first, list(keys[first:last]), 1, leaf)
 
-    def take(self, blocks: int, removed: list[int] | None) -> None:
-        """`blocks` for new content; there must be room. Keys evicted for them are appended to `removed`, in order."""
-        self.blank -= blocks
-        if self.blank < 0:
-            self._evict(removed)
+    def evict(self, removed: list[int] | None) -> None:
+        """Make room: from the front of the LRU, until `blank`, that was overdrawn, is not negative.
 
-    def release(self, hold: Hold, loose: int) -> None:
+        Evicted keys are appended to `removed`, in order.
+        """
+        each = self.blocks_per_key
+        idle = self._idle
+        while self.blank < 0:
+            run = next(iter(idle))
+            keys = run.keys
+            count = -(self.blank // each)
+            if count >= len(keys):
+                count = len(keys)
+                del idle[run]
+                gone = keys
+                if not run.copy:
+                    del self._heads[keys[0]]
+            else:
+                gone = keys[-count:]
+                del keys[-count:]
+            self.blank += count * each
+            self.idle_keys -= count
+            if self._copies:
+                self._uncover(run, gone)
+            if removed is not None:
+                removed.extend(reversed(gone))
+
+    def release(self, holder: Holder, loose: int) -> None:
         """A holder lets go: its `loose` blocks, that hold no key, and its path, the end of which is evicted first."""
         self.blank += loose
-        run = hold.leaf
+        run = holder.leaf
         if run is None:
             return
-        hold.leaf = None
-        self._let_go(run, hold.base)
-        if hold.breaks is not None:
-            for leaf, base in reversed(hold.breaks):
+        holder.leaf = None
+        self._let_go(run, holder.base)
+        if holder.breaks is not None:
+            for leaf, base in reversed(holder.breaks):
                 self._let_go(leaf, base)
-            hold.breaks = None
-        hold.base = 0
+            holder.breaks = None
+        holder.base = 0
 
     def reset(self) -> bool:
         """Forget all content. Refused (False) while a request runs, as the engine refuses it."""
@@ -187,30 +206,6 @@ class RadixCache:
         self._heads[head.keys[0]] = head
         self._heads[run.keys[0]] = run
         return head
-
-    def _evict(self, removed: list[int] | None) -> None:
-        """Make room: from the front of the LRU, until `blank` is not negative."""
-        each = self.blocks_per_key
-        idle = self._idle
-        while self.blank < 0:
-            run = next(iter(idle))
-            keys = run.keys
-            count = -(self.blank // each)
-            if count >= len(keys):
-                count = len(keys)
-                del idle[run]
-                gone = keys
-                if not run.copy:
-                    del self._heads[keys[0]]
-            else:
-                gone = keys[-count:]
-                del keys[-count:]
-            self.blank += count * each
-            self.idle_keys -= count
-            if self._copies:
-                self._uncover(run, gone)
-            if removed is not None:
-                removed.extend(reversed(gone))
 
     def _uncover(self, run: Run, gone: list[int]) -> None:
         """What is found where the copies that were found are gone: the oldest of the others."""

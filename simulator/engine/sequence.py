@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Sequence as Keys
 
 import msgspec
@@ -16,7 +17,18 @@ class EngineRequest(msgspec.Struct, frozen=True, gc=False):
     output_tokens: int
     """Tokens it will generate, at least 1."""
     keys: Keys[int] = ()
-    """Chained keys of the full blocks of prompt and output, in order; blocks behind the last key are not reusable."""
+    """Chained keys of the full blocks of prompt and output (`Limits.key_tokens` each), in order; what is behind the last
+    key is not reusable."""
+    priority: int = 0
+    """The smaller, the sooner, where the replica's policy is "priority"."""
+    adapter: str | None = None
+    remote_tokens: int = 0
+    """Prompt tokens whose KV comes from another replica: the prompt's room is held from its admission on, and it runs
+    from `ready_at` on. Not used again after a preemption."""
+    ready_at: float = 0.0
+    """When the last of them has arrived [s]."""
+    keep: bool = False
+    """Its blocks are held beyond its end, for another replica to fetch, until `release`."""
     report_full: bool = False
     """Announce the blocks that were hit as well (`kv_cache_report_mode: full`)."""
     content: object = None
@@ -37,7 +49,7 @@ class Sequence:
 
     __slots__ = (
         "arrived", "blocks", "cached_tokens", "computed", "ended", "first_output", "generated", "phase", "preemptions",
-        "reported", "request", "scheduled", "stored",
+        "ready", "reported", "request", "scheduled", "stored",
     )  # fmt: skip
 
     def __init__(self, request: EngineRequest, now: float) -> None:
@@ -49,12 +61,14 @@ class Sequence:
         self.generated = 0
         """Output tokens so far."""
         self.stored = 0
-        """Its leading blocks that answer to a key."""
+        """Its leading keys that are cached."""
         self.reported = 0
-        """Its leading blocks that were announced, or need not be."""
+        """Its leading keys that were announced, or need not be."""
         self.cached_tokens = 0
-        """Prompt tokens found in the cache when it was first scheduled."""
+        """Prompt tokens that need not be computed when it was first scheduled: found in a cache, or received."""
         self.preemptions = 0
+        self.ready = -math.inf
+        """When KV that it waits for is there; until then it is passed over [s]."""
         self.arrived = now
         self.scheduled = now
         """When it first entered a step [s]."""

@@ -10,8 +10,11 @@ import math
 from collections import deque
 
 from kvroute.router.core.steptime import StepTime
+from kvroute.simulator.engine import order
+from kvroute.simulator.engine.adapters import Adapters
 from kvroute.simulator.engine.cache import PrefixCache
 from kvroute.simulator.engine.limits import Limits
+from kvroute.simulator.engine.offload import Offload
 from kvroute.simulator.engine.sequence import EngineRequest, Phase, Sequence
 from kvroute.simulator.engine.step import Change, Cleared, Output, Removed, Step, Stored
 from kvroute.simulator.engine.steptime import step_seconds
@@ -24,11 +27,15 @@ class Engine:
     def __init__(self, limits: Limits, model: StepTime) -> None:
         self.limits = limits
         self.model = model
-        self.cache = PrefixCache(limits.blocks, limits.block_size)
+        self.cache = PrefixCache(limits.blocks, limits.block_size, limits.blocks_per_key)
+        self.offload = Offload(limits.cpu_blocks, limits.blocks_per_key, limits.cpu_seconds_per_block)
+        self.adapters = Adapters(limits.max_loras, limits.adapter_seconds)
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.totals = Totals()
         self.paused = False
+        self._key = limits.blocks_per_key * limits.block_size
+        self._adapter_seconds = 0.0
         self._now = -math.inf
         self._start = -math.inf
         self._end = math.inf
@@ -51,7 +58,10 @@ class Engine:
             raise ValueError(f"{request.id}: {request.prompt_tokens} + {request.output_tokens} tokens never fit {most}")
         self._reach(now)
         sequence = Sequence(request, now)
-        self.waiting.append(sequence)
+        if self.limits.policy == "priority":
+            order.enter(self.waiting, sequence)
+        else:
+            self.waiting.append(sequence)
         self._wake(now)
         return sequence
 
@@ -60,13 +70,27 @@ class Engine:
         if sequence.phase in (Phase.FINISHED, Phase.ABORTED):
             return
         self._reach(now)
-        (self.waiting if sequence.phase is Phase.WAITING else self.running).remove(sequence)
-        self._leave(sequence, Phase.ABORTED, now)
+        if sequence.phase is Phase.WAITING:
+            self.waiting.remove(sequence)
+        else:
+            self._stop(sequence)
+        self._release(sequence)
+        sequence.phase = Phase.ABORTED
+        sequence.ended = now
+        self._wake(now)
+
+    def release(self, sequence: Sequence, now: float) -> None:
+        """Let go of the blocks that a finished sequence was to keep. A second call changes nothing."""
+        if sequence.phase is Phase.FINISHED:
+            self._reach(now)
+            self._release(sequence)
+            self._wake(now)
 
     def reset_cache(self) -> bool:
         """Forget all cached blocks; False while requests run. Announced with the next step, as vLLM does."""
         done = self.cache.reset()
         if done:
+            self.offload.clear()
             self._changes.append(Cleared())
         return done
 
@@ -115,8 +139,13 @@ class Engine:
 
     def _begin(self, now: float) -> None:
         self._ready = math.inf
+        before = self.totals.preemptions
         plan = self._schedule(now)
+        while not plan and self.totals.preemptions > before:  # a step in which nobody can run takes no time
+            before = self.totals.preemptions
+            plan = self._schedule(now)
         if not plan:
+            self._ready = min((one.ready for one in self.waiting if one.ready > now), default=math.inf)
             return
         kv_tokens = prefill = 0
         attention = 0.0
@@ -128,7 +157,7 @@ class Engine:
                 attention += count * (sequence.computed + 0.5 * count)
         self._plan = plan
         self._start = now
-        self._end = now + step_seconds(self.model, len(plan), kv_tokens, prefill, attention)
+        self._end = now + step_seconds(self.model, len(plan), kv_tokens, prefill, attention) + self._adapter_seconds
 
     def _complete(self) -> Step:
         now = self._end
@@ -159,13 +188,18 @@ class Engine:
         totals.generated_tokens += 1
         finished = sequence.generated == sequence.request.output_tokens
         if finished:
-            self.running.remove(sequence)
-            self._leave(sequence, Phase.FINISHED, now)
+            self._stop(sequence)
+            if not sequence.request.keep:
+                self._release(sequence)
+            sequence.phase = Phase.FINISHED
+            sequence.ended = now
         return Output(sequence, sequence.generated - 1, 1, finished)
 
-    def _leave(self, sequence: Sequence, phase: Phase, now: float) -> None:
-        sequence.phase = phase
-        sequence.ended = now
+    def _stop(self, sequence: Sequence) -> None:
+        self.running.remove(sequence)
+        self.adapters.stop(sequence.request.adapter)
+
+    def _release(self, sequence: Sequence) -> None:
         self.cache.release(sequence.blocks)
         sequence.blocks = []
 
@@ -174,89 +208,131 @@ class Engine:
     def _schedule(self, now: float) -> list[tuple[Sequence, int]]:
         """Who runs in the next step, and how many tokens of each: the running ones first, then the queue's head."""
         plan: list[tuple[Sequence, int]] = []
-        budget = self.limits.max_num_batched_tokens
         before = self.totals.preemptions
-        index = 0
-        while index < len(self.running) and budget > 0:
-            sequence = self.running[index]
+        self._adapter_seconds = 0.0
+        budget = self.limits.max_num_batched_tokens
+        while len(plan) < len(self.running) and budget > 0:
+            sequence = self.running[len(plan)]
             count = min(sequence.known - sequence.computed, budget)
-            if not self._make_room(sequence, count):
+            if not self._make_room(sequence, count, plan):
                 break
             plan.append((sequence, count))
-            budget -= count
-            index += 1
+            if self.totals.preemptions == before:
+                budget -= count
+            else:  # what was planned for a victim is free again
+                budget = self.limits.max_num_batched_tokens - sum(planned for _, planned in plan)
         if self.totals.preemptions == before:
             self._admit(plan, budget, now)
         return plan
 
-    def _make_room(self, sequence: Sequence, count: int) -> bool:
-        """Give a running sequence the blocks for `count` more tokens, at the cost of those that came last."""
+    def _make_room(self, sequence: Sequence, count: int, plan: list[tuple[Sequence, int]]) -> bool:
+        """Give a running sequence the blocks for `count` more tokens, at the cost of those that come last."""
         while True:
             fresh = self._blocks_for(sequence.computed + count) - len(sequence.blocks)
             if self.cache.fits((), fresh):
                 self._grow(sequence, fresh, count)
                 return True
-            victim = self.running.pop()
+            victim = order.last(self.running) if self.limits.policy == "priority" else self.running[-1]
+            plan[:] = [entry for entry in plan if entry[0] is not victim]
             self._preempt(victim)
             if victim is sequence:
                 return False
 
     def _admit(self, plan: list[tuple[Sequence, int]], budget: int, now: float) -> None:
-        size = self.limits.block_size
-        while self.waiting and budget > 0 and len(self.running) < self.limits.max_num_seqs:
-            sequence = self.waiting[0]
-            matched = self.cache.match(sequence.request.keys, (sequence.known - 1) // size)
-            hit = len(matched) * size
-            count = min(sequence.known - hit, budget)
-            fresh = self._blocks_for(hit + count) - len(matched)
-            if not self.cache.fits(matched, fresh):
-                return
-            self.waiting.popleft()
-            self._start_running(sequence, matched, now)
+        index = 0
+        while index < len(self.waiting) and budget > 0 and len(self.running) < self.limits.max_num_seqs:
+            sequence = self.waiting[index]
+            if sequence.ready > now or not self.adapters.fit(sequence.request.adapter):
+                index += 1
+                continue
+            if sequence.blocks:
+                matched = sequence.blocks
+                count = min(sequence.known - sequence.computed, budget)
+                fresh = 0
+            else:
+                matched = self.cache.match(sequence.request.keys, (sequence.known - 1) // self._key)
+                hit = len(matched) * self.limits.block_size
+                coming = self._coming(sequence, hit)
+                count = min(sequence.known - hit, budget)
+                fresh = self._blocks_for(sequence.known if coming else hit + count) - len(matched)
+                if not self.cache.fits(matched, fresh):
+                    return
+                self.cache.pin(matched)
+                sequence.blocks = matched
+                sequence.computed = hit
+                sequence.stored = hit // self._key
+                if coming:
+                    self._await(sequence, fresh, coming, now)
+                    continue
+            del self.waiting[index]
+            self._start_running(sequence, now)
             self._grow(sequence, fresh, count)
             plan.append((sequence, count))
             budget -= count
 
-    def _start_running(self, sequence: Sequence, matched: list[int], now: float) -> None:
-        hit = len(matched) * self.limits.block_size
-        self.cache.pin(matched)
-        sequence.blocks = matched
-        sequence.computed = hit
-        sequence.stored = len(matched)
+    def _coming(self, sequence: Sequence, hit: int) -> int:
+        """Tokens behind the `hit` cached ones whose KV comes from another replica, or from the host's memory."""
+        request = sequence.request
+        if request.remote_tokens and not sequence.preemptions:
+            return max(0, min(request.remote_tokens, sequence.known - 1) - hit)
+        return self._key * self.offload.match(request.keys, hit // self._key, (sequence.known - 1) // self._key)
+
+    def _await(self, sequence: Sequence, fresh: int, coming: int, now: float) -> None:
+        """Hold the room of the whole prompt while KV is on its way; nobody else waits for that."""
+        request = sequence.request
+        self._take(sequence, fresh)
+        if request.remote_tokens and not sequence.preemptions:
+            sequence.ready = request.ready_at
+        else:
+            sequence.ready = self.offload.load(request.keys, sequence.stored, coming // self._key, now)
+        sequence.computed += coming
+
+    def _start_running(self, sequence: Sequence, now: float) -> None:
+        request = sequence.request
         sequence.phase = Phase.RUNNING
+        self._adapter_seconds += self.adapters.start(request.adapter)
         if sequence.preemptions == 0:
             sequence.scheduled = now
-            sequence.cached_tokens = hit
+            sequence.cached_tokens = sequence.computed
             self.totals.queried_tokens += sequence.known
-            self.totals.hit_tokens += hit
-        if sequence.preemptions or not sequence.request.report_full:
-            sequence.reported = len(matched)
+            self.totals.hit_tokens += sequence.stored * self._key
+        if sequence.preemptions or not request.report_full:
+            sequence.reported = sequence.stored
         self.running.append(sequence)
 
     def _grow(self, sequence: Sequence, fresh: int, count: int) -> None:
         """Take `fresh` blocks; those that the step's `count` tokens will fill are cached, and announced at its end."""
-        if fresh > 0:
-            removed: list[int] = []
-            sequence.blocks.extend(self.cache.take(fresh, removed))
-            self._changes.extend(Removed(key) for key in removed)
+        self._take(sequence, fresh)
         keys = sequence.request.keys
-        full = min((sequence.computed + count) // self.limits.block_size, len(keys))
+        each = self.limits.blocks_per_key
+        full = min((sequence.computed + count) // self._key, len(keys))
         for index in range(sequence.stored, full):
-            self.cache.store(sequence.blocks[index], keys[index])
+            self.cache.store(sequence.blocks[index * each : (index + 1) * each], keys[index])
         sequence.stored = max(full, sequence.stored)
         if sequence.stored > sequence.reported:
             self._changes.append(Stored(sequence, sequence.reported, sequence.stored - sequence.reported))
             sequence.reported = sequence.stored
 
+    def _take(self, sequence: Sequence, fresh: int) -> None:
+        if fresh > 0:
+            removed: list[int] = []
+            sequence.blocks.extend(self.cache.take(fresh, removed))
+            self._changes.extend(Removed(key) for key in removed)
+            if self.limits.cpu_blocks:
+                self.offload.admit(removed)
+
     def _preempt(self, sequence: Sequence) -> None:
         """Free a running sequence's blocks; it computes them again, from the queue's head."""
-        self.cache.release(sequence.blocks)
-        sequence.blocks = []
+        self._stop(sequence)
+        self._release(sequence)
         sequence.computed = sequence.stored = 0
         sequence.phase = Phase.WAITING
         sequence.preemptions += 1
         self.totals.preemptions += 1
-        self.waiting.appendleft(sequence)
+        if self.limits.policy == "priority":
+            order.enter_again(self.waiting, sequence)
+        else:
+            self.waiting.appendleft(sequence)
 
     def _blocks_for(self, tokens: int) -> int:
         return -(-tokens // self.limits.block_size)

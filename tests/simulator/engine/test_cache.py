@@ -14,7 +14,7 @@ def _fill(cache: PrefixCache, keys: list[int]) -> list[int]:
     removed: list[int] = []
     blocks = cache.take(len(keys), removed)
     for block, key in zip(blocks, keys, strict=True):
-        cache.store(block, key)
+        cache.store([block], key)
     return blocks
 
 
@@ -105,7 +105,7 @@ def test_blocks_are_conserved(chains: list[tuple[list[int], bool]]) -> None:
         cache.pin(matched)
         fresh = cache.take(len(keys) - len(matched), removed)
         for block, key in zip(fresh, keys[len(matched) :], strict=True):
-            cache.store(block, key)
+            cache.store([block], key)
             stored += 1
         held.append(matched + fresh)
         if ends:

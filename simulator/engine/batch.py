@@ -1,0 +1,387 @@
+"""The scheduler of the closed form: who runs in the next step, with which blocks, at whose cost."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from itertools import islice
+
+from kvroute.simulator.engine import order
+from kvroute.simulator.engine.adapters import Adapters
+from kvroute.simulator.engine.decodes import Decodes
+from kvroute.simulator.engine.limits import Limits
+from kvroute.simulator.engine.offload import Offload
+from kvroute.simulator.engine.radix import RadixCache
+from kvroute.simulator.engine.runner import Runner
+from kvroute.simulator.engine.sequence import Phase
+from kvroute.simulator.engine.step import Change, Removed, Stored
+from kvroute.simulator.engine.totals import Totals
+
+UNDISTURBED = 0
+"""Nothing that waits could run before a sequence ends."""
+NO_ROOM = 1
+"""The first that could run lacks room."""
+PREEMPTED = 2
+"""A step that preempted admits nobody; the next one may."""
+
+_ALL = 1 << 62
+
+
+class Batch:
+    """A waiting queue, a running batch, a cache."""
+
+    def __init__(self, limits: Limits, watch: bool) -> None:
+        self.limits = limits
+        self._size = limits.block_size
+        self._each = limits.blocks_per_key
+        self._key = self._size * self._each
+        self._slots = limits.max_num_seqs
+        self._ranked = limits.policy == "priority"
+        self.cache = RadixCache(limits.blocks, self._each)
+        self.offload = Offload(limits.cpu_blocks, self._each, limits.cpu_seconds_per_block)
+        self.adapters = Adapters(limits.max_loras, limits.adapter_seconds)
+        self.decodes = Decodes(self._size, self._key)
+        self.waiting: deque[Runner] = deque()
+        self.coming: list[Runner] = []
+        """Those that wait for KV to arrive, or for their turn since it has."""
+        self.running: dict[Runner, None] = {}
+        """In order of admission."""
+        self.prefill: list[tuple[Runner, int, int]] = []
+        """Of the next step: who computes how many tokens, with the number of its admission."""
+        self.partial: Runner | None = None
+        """The one whose prefill will not be complete; it is the last of those that run."""
+        self.passed: list[Runner] = []
+        """Those that decode, but not in the next step: it ends with the preemption of one before them."""
+        self.adapter_seconds = 0.0
+        """To load the adapters of those that the next step starts [s]."""
+        self.totals = Totals()
+        self.changes: list[Change] = []
+        self.watch = watch
+        self._told = watch or limits.cpu_blocks > 0
+        self._fickle = self._each > 1 or limits.cpu_blocks > 0
+        """An eviction may be what the queue's head waits for: it makes room for more than the block that it is for,
+        or turns tokens to compute into tokens to bring back."""
+        self._serial = 0
+        self._chunk = 0
+
+    @property
+    def steady(self) -> bool:
+        """A request that comes while others wait cannot run before them."""
+        return not (self._ranked or self.coming or self.limits.max_loras)
+
+    # -- who comes and goes -------------------------------------------------------------------------------------
+
+    def enter(self, sequence: Runner) -> None:
+        """Queue a sequence."""
+        if self._ranked:
+            order.enter(self.waiting, sequence)
+        else:
+            self.waiting.append(sequence)
+
+    def withdraw(self, sequence: Runner) -> None:
+        """Take a sequence out of the queue."""
+        self.waiting.remove(sequence)
+        if sequence in self.coming:
+            self.coming.remove(sequence)
+        self.let_go(sequence)
+
+    def stop(self, sequence: Runner, ahead: int) -> None:
+        """Take a sequence out of the batch; `ahead`: 1 where its decode of the next step has its block already."""
+        del self.running[sequence]
+        if sequence.finish >= 0 or sequence.left:
+            if sequence.left:
+                self.passed.remove(sequence)
+                left, sequence.left, ahead = sequence.left, 0, 0
+            else:
+                left = self.decodes.leave(sequence)
+            request = sequence.request
+            sequence.generated = request.output_tokens - left
+            sequence.computed = computed = request.prompt_tokens + sequence.generated - 1
+            sequence.held = -(-(computed + ahead) // self._size)
+        elif sequence is self.partial:
+            self.partial = None
+        sequence.serial = -1
+        if sequence.request.adapter is not None:
+            self.adapters.stop(sequence.request.adapter)
+
+    def let_go(self, sequence: Runner) -> None:
+        """Release the blocks of a sequence that has stopped."""
+        if sequence.held:
+            self.cache.release(sequence, sequence.held - sequence.stored * self._each)
+            sequence.held = 0
+
+    def resume(self) -> None:
+        """Those that were passed over take part again."""
+        passed, self.passed = self.passed, []
+        for sequence in passed:
+            left, sequence.left = sequence.left, 0
+            request = sequence.request
+            self.decodes.enter(sequence, request.prompt_tokens + request.output_tokens - 1 - left, left)
+
+    def flush(self, step: int, before: int = _ALL) -> None:
+        """Cache the keys that decodes complete up to `step`, in it those of who was admitted before number `before`."""
+        while (sequence := self.decodes.pop_fill(step, before)) is not None:
+            self._store(sequence, sequence.stored + 1)
+            if sequence.stored < len(sequence.request.keys):
+                self.decodes.expect_fill(sequence)
+
+    def take(self, blocks: int) -> None:
+        """Blocks for new content, for which there is room."""
+        cache = self.cache
+        cache.blank -= blocks
+        if cache.blank < 0:
+            if not self._told:
+                cache.evict(None)
+                return
+            removed: list[int] = []
+            cache.evict(removed)
+            if self.watch:
+                self.changes += map(Removed, removed)
+            if self.limits.cpu_blocks:
+                self.offload.admit(removed)
+
+    # -- the next step ------------------------------------------------------------------------------------------
+
+    def disturbed(self) -> bool:
+        """Whether the next step is more than the decodes of those that run, and room for them."""
+        room = self.cache.blank if self.watch else self.cache.free_blocks
+        decodes = self.decodes
+        return (
+            self.partial is not None
+            or (bool(self.waiting) and len(self.running) < self._slots)
+            or len(decodes.ring[decodes.step % self._size]) > room
+        )
+
+    def steps(self, stay: int, reserved: int) -> int:
+        """How many steps can pass with nothing but decodes, those that end included."""
+        decodes = self.decodes
+        steps = decodes.steps()
+        free = self.cache.free_blocks
+        if ((steps + self._size - 1) // self._size) * decodes.count > free:
+            steps = decodes.steps_within(free, reserved, steps)
+        if stay or self.watch:
+            if stay == PREEMPTED or self.changes:
+                return 1
+            if self.watch or self._fickle:
+                steps = max(1, decodes.steps_within(self.cache.blank, reserved, steps))
+            if decodes.fills:
+                # a key is found from the beginning of its step on, and told of at the end
+                steps = max(1, min(steps, decodes.fills[0][0] - decodes.step + (stay == UNDISTURBED)))
+        return steps
+
+    def next_arrival(self, now: float) -> float:
+        """When KV arrives next that somebody waits for [s]."""
+        return min((one.ready for one in self.coming if one.ready > now), default=math.inf)
+
+    def schedule(self, now: float) -> int:
+        """Give the tokens of the next step their blocks: of the running first, then of the queue's head.
+
+        Returns what keeps the queue's head from running.
+        """
+        decodes = self.decodes
+        step = decodes.step
+        if decodes.fills:
+            self.flush(step - 1)
+        self.adapter_seconds = 0.0
+        cache = self.cache
+        budget = self.limits.max_num_batched_tokens
+        partial = self.partial
+        need = len(decodes.ring[step % self._size])
+        fresh = chunk = 0
+        if partial is not None:
+            chunk = min(partial.known - partial.computed, budget - decodes.count)
+            fresh = -(-(partial.computed + chunk) // self._size) - partial.held
+        if need + fresh > cache.free_blocks or (self.watch and need > cache.blank):
+            before = self.totals.preemptions
+            chunk = self._squeeze_ranked(now) if self._ranked else self._squeeze(now, chunk, fresh)
+            preempted = self.totals.preemptions > before
+        else:
+            preempted = False
+            if need:
+                self.take(need)
+        if decodes.fills:
+            self.flush(step)
+        if chunk:
+            assert self.partial is not None
+            self._grow(self.partial, chunk)
+        if preempted:
+            return PREEMPTED
+        return self._admit(budget - decodes.count - chunk, now)
+
+    def _squeeze(self, now: float, chunk: int, fresh: int) -> int:
+        """Blocks for the running one by one, at the cost of those that came last; returns the prefill's tokens."""
+        decodes = self.decodes
+        cache = self.cache
+        for sequence in list(decodes.ring[decodes.step % self._size]):
+            if sequence.serial >= 0 and self.watch:
+                self.flush(decodes.step, sequence.serial)
+            while sequence.serial >= 0 and cache.free_blocks < 1:
+                self._preempt(next(reversed(self.running)), now, 0)
+            if sequence.serial >= 0:
+                self.take(1)
+        if self.partial is not None and fresh > cache.free_blocks:
+            self._preempt(self.partial, now, 0)
+        return chunk if self.partial is not None else 0
+
+    def _squeeze_ranked(self, now: float) -> int:
+        """The same at the cost of the largest rank, whose tokens may have been planned already."""
+        decodes = self.decodes
+        number = decodes.step % self._size
+        sequences = list(self.running)
+        planned = chunk = 0
+        for index, sequence in enumerate(sequences):
+            serial = sequence.serial
+            if serial < 0:
+                continue
+            self.flush(decodes.step, serial)
+            fresh = int(sequence.number == number)
+            if sequence is self.partial:
+                chunk = min(sequence.known - sequence.computed, self.limits.max_num_batched_tokens - planned)
+                fresh = -(-(sequence.computed + chunk) // self._size) - sequence.held
+            while fresh > self.cache.free_blocks:
+                victim = order.last(self.running)
+                if victim is sequence:
+                    self._pass_over(islice(sequences, index + 1, None))
+                    self._preempt(victim, now, 0)
+                    return 0
+                planned -= victim.serial < serial
+                self._preempt(victim, now, int(victim.serial < serial))
+            if fresh and sequence is not self.partial:
+                self.take(1)
+            planned += 1
+        return chunk if self.partial is not None else 0
+
+    def _pass_over(self, sequences: islice[Runner]) -> None:
+        """These have no part in the next step."""
+        for sequence in sequences:
+            if sequence.finish >= 0:
+                sequence.left = self.decodes.leave(sequence)
+                self.passed.append(sequence)
+
+    def _preempt(self, sequence: Runner, now: float, ahead: int) -> None:
+        """Free a running sequence's blocks; it computes them again, from the queue's head."""
+        if sequence.finish >= 0 or sequence.left:
+            sequence.last_output = now
+        self.stop(sequence, ahead)
+        self.let_go(sequence)
+        sequence.computed = sequence.stored = 0
+        sequence.phase = Phase.WAITING
+        sequence.preemptions += 1
+        self.totals.preemptions += 1
+        if self._ranked:
+            order.enter_again(self.waiting, sequence)
+        else:
+            self.waiting.appendleft(sequence)
+
+    def _admit(self, budget: int, now: float) -> int:
+        """Start what waits, in order."""
+        waiting = self.waiting
+        running = self.running
+        cache = self.cache
+        adapters = self.adapters
+        offloads = self.limits.cpu_blocks > 0
+        size = self._size
+        index = 0
+        while index < len(waiting) and budget > 0 and len(running) < self._slots:
+            sequence = waiting[index]
+            request = sequence.request
+            if sequence.ready > now or (request.adapter is not None and not adapters.fit(request.adapter)):
+                index += 1
+                continue
+            known = request.prompt_tokens + sequence.generated
+            if not sequence.held:
+                keys, path, idle = cache.match(request.keys, (known - 1) // self._key)
+                hit = keys * self._key
+                coming = 0
+                if offloads or request.remote_tokens:
+                    coming = self._coming(sequence, keys)
+                count = known - hit
+                if count > budget and not coming:
+                    count = budget
+                held = keys * self._each
+                if -(-(hit + count) // size) - held + idle * self._each > cache.free_blocks:
+                    return NO_ROOM
+                if path:
+                    cache.pin(sequence, path, keys)
+                sequence.computed = hit
+                sequence.stored = keys
+                sequence.held = held
+                if coming:
+                    self._await(sequence, coming, now)
+                    continue
+            elif sequence.ready > -math.inf:
+                self.coming.remove(sequence)
+            count = known - sequence.computed
+            if count > budget:
+                count = budget
+            if index:
+                del waiting[index]
+            else:
+                waiting.popleft()
+            self._start(sequence, known, now)
+            self._grow(sequence, count)
+            budget -= count
+        return UNDISTURBED
+
+    def _coming(self, sequence: Runner, keys: int) -> int:
+        """Tokens behind the cached `keys` whose KV comes from another replica, or from the host's memory."""
+        request = sequence.request
+        known = sequence.known
+        if request.remote_tokens and not sequence.preemptions:
+            return max(0, min(request.remote_tokens, known - 1) - keys * self._key)
+        return self._key * self.offload.match(request.keys, keys, (known - 1) // self._key)
+
+    def _await(self, sequence: Runner, coming: int, now: float) -> None:
+        """Hold the room of the whole prompt while KV is on its way; nobody else waits for that."""
+        request = sequence.request
+        held = -(-sequence.known // self._size)
+        self.take(held - sequence.held)
+        sequence.held = held
+        if request.remote_tokens and not sequence.preemptions:
+            sequence.ready = request.ready_at
+        else:
+            sequence.ready = self.offload.load(request.keys, sequence.stored, coming // self._key, now)
+        sequence.computed += coming
+        self.coming.append(sequence)
+
+    def _start(self, sequence: Runner, known: int, now: float) -> None:
+        request = sequence.request
+        sequence.phase = Phase.RUNNING
+        if request.adapter is not None:
+            self.adapter_seconds += self.adapters.start(request.adapter)
+        if sequence.preemptions == 0:
+            sequence.scheduled = now
+            sequence.cached_tokens = sequence.computed
+            self.totals.queried_tokens += known
+            self.totals.hit_tokens += sequence.stored * self._key
+        if sequence.preemptions or not request.report_full:
+            sequence.reported = sequence.stored
+        sequence.serial = self._serial
+        self._serial += 1
+        self.running[sequence] = None
+
+    def _grow(self, sequence: Runner, count: int) -> None:
+        """Take the blocks for `count` more tokens of a prompt; the keys that they will fill are cached."""
+        tokens = sequence.computed + count
+        fresh = -(-tokens // self._size) - sequence.held
+        if fresh > 0:
+            sequence.held += fresh
+            self.take(fresh)
+        self.prefill.append((sequence, count, sequence.serial))
+        request = sequence.request
+        self.partial = sequence if tokens < request.prompt_tokens + sequence.generated else None
+        full = tokens // self._key
+        if full > len(request.keys):
+            full = len(request.keys)
+        if full > sequence.stored or full > sequence.reported:
+            self._store(sequence, full)
+
+    def _store(self, sequence: Runner, full: int) -> None:
+        """A sequence's keys up to `full` are cached from now on, and announced at the end of the step."""
+        if full > sequence.stored:
+            self.cache.store(sequence, sequence.request.keys, sequence.stored, full)
+            sequence.stored = full
+        if full > sequence.reported:
+            if self.watch:
+                self.changes.append(Stored(sequence, sequence.reported, full - sequence.reported))
+            sequence.reported = full
