@@ -189,12 +189,12 @@ class Run:
                 requests.prefill[row] = index = pair.source
         if self._sharing is not None:
             self._sharing.opened(opened, now)
-        self._timers.at(now + self._way_in(index, request), self._submit, opened)
+        self._timers.at(self._there(now, index, request), self._submit, opened)
 
-    def _way_in(self, index: int, request: Request) -> float:
-        """From the router to the engine's queue [s]."""
+    def _there(self, now: float, index: int, request: Request) -> float:
+        """When a request that the router sends `now` is in the engine's queue [s]."""
         ingress = self._ingress[index]
-        return ingress.seconds + ingress.per_token * request.tokens
+        return now + ingress.seconds + ingress.per_token * request.tokens
 
     def _refuse(self, job: Job, now: float) -> None:
         """It got an error; who talks goes on talking."""
@@ -267,7 +267,7 @@ class Run:
         requests.cached[row] = sequence.cached_tokens
         requests.preemptions[row] = sequence.preemptions
         opened.router.answered(pair.request, pair.prefill, sequence.cached_tokens, 0, now)
-        there = now + self._way_in(pair.row, opened.job.request)
+        there = self._there(now, pair.row, opened.job.request)
         arrived = self._links.send(pair.source, pair.row, pair.tokens, there)
         self._timers.at(there, self._submit_decode, opened, pair, arrived)
         self._timers.at(arrived, self._fetched, pair, sequence)
