@@ -21,35 +21,36 @@ from kvroute.simulator.latency.kind import Ingress, Kind
 
 
 class Efficiency(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How far real engines stay behind datasheets; the same for all models and GPUs."""
+    """How far real engines stay behind datasheets; the same for all models and GPUs. `tuning.py` sets these numbers."""
 
-    compute: float = 0.55
+    compute: float = 0.46
     """Of the peak matrix rate, in prefill."""
-    memory: float = 0.75
+    memory: float = 0.95
     """Of the peak memory rate, for weights."""
-    cache: float = 0.8
+    cache: float = 0.95
     """Of the peak memory rate, for KV."""
-    attention: float = 0.3
+    attention: float = 0.25
     """Of the bf16 peak, for the products of attention."""
-    experts: float = 0.5
+    experts: float = 0.33
     """Of what the first two give, for routed experts: many small products instead of one."""
-    launch: float = 2e-3
+    launch: float = 0.5e-3
     """A step, whatever is in it: scheduling, input, sampling [s]."""
-    layer: float = 30e-6
+    layer: float = 44e-6
     """A layer's kernels, beyond their work [s]."""
-    routing: float = 30e-6
+    routing: float = 5e-6
     """The same for choosing and sorting experts, where a layer has them [s]."""
-    reduction: float = 10e-6
+    reduction: float = 11e-6
     """Latency of adding up over GPUs, twice a layer [s]."""
-    link: float = 0.4
+    link: float = 0.25
     """Of the peak link rate, for what is added up."""
-    sequence: float = 20e-6
+    sequence: float = 5e-6
     """Sampling and bookkeeping for one sequence [s]."""
-    reply: float = 20e-3
+    reply: float = 30e-3
     """From the end of a step to the client [s]."""
 
 
 EFFICIENCY = Efficiency()
+TRUST = "where judged, half of TPOT was off by 20 % or more, of TTFT by 25 %"
 USABLE = 0.9
 """Share of the memory that the engine takes (`gpu_memory_utilization`)."""
 WORKSPACE = 1.2e9
@@ -102,7 +103,7 @@ def roofline(
         limits=msgspec.structs.replace(limits, blocks=int(tokens) // limits.block_size + 1),
         ingress=Ingress(reply=efficiency.reply),
         kv_bytes_per_token=sizes.kv_values * kv_bytes,
-        source=f"roofline, not measured: {gpu.source}, tp={tp}, {chosen} weights",
+        source=f"roofline, not measured ({TRUST}): {gpu.source}, tp={tp}, {chosen} weights",
     )
 
 
