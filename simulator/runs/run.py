@@ -226,6 +226,8 @@ class Run:
             self._end(opened, sequence, now)
         else:
             self._requests.first[opened.row] = now
+            if not opened.job.request.stream:  # the client has it with the last; nobody on the way sees it
+                return
             if pair is None:
                 opened.router.first_output(opened.decision, now)
             else:
