@@ -17,6 +17,7 @@ LAZY = {
     "fidelity": "kvroute.simulator.commands.fidelity:fidelity",
     "mock-engine": "kvroute.router.testing.command:mock_engine",
     "plan": "kvroute.simulator.commands.plan:plan",
+    "replay": "kvroute.simulator.commands.replay:replay",
     "simulate": "kvroute.simulator.commands.simulate:simulate",
     "tune": "kvroute.simulator.commands.tune:tune",
     "workload": "kvroute.simulator.commands.workload:workload",
