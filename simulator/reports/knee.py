@@ -83,20 +83,27 @@ def judge(outcome: Outcome, scenario: Scenario, columns: Columns) -> Verdict:
 
 
 def _grows(columns: Columns, names: list[str]) -> str | None:
-    """Why the wait grows with time, at all replicas together or at one of them."""
-    slope = growth(columns.at, columns.queue, CHANCE)
-    if slope is not None:
-        times = f"work comes in {1 + slope:.3g} times as fast as it is done"
-        return f"each second of arrivals adds {slope:.2g} s of waiting: {times}"
-    worst: tuple[float, int] | None = None
-    for index in range(len(names) if len(names) > 1 else 0):
+    """Why the wait grows with time: some replicas get more than they can do, or all of them do."""
+    slopes: dict[int, float] = {}
+    for index in range(len(names)) if len(names) > 1 else ():
         chosen = columns.replica == index
         slope = growth(columns.at[chosen], columns.queue[chosen], CHANCE_OF_ONE)
-        if slope is not None and (worst is None or slope > worst[0]):
-            worst = slope, index
-    if worst is None:
+        if slope is not None:
+            slopes[index] = slope
+    others = ~np.isin(columns.replica, list(slopes))
+    everywhere = growth(columns.at[others], columns.queue[others], CHANCE)
+    if slopes and everywhere is None and len(slopes) < len(names):
+        worst = max(slopes, key=lambda index: slopes[index])
+        more = f" and {len(slopes) - 1} more of {len(names)} replicas get" if len(slopes) > 1 else " gets"
+        slope = slopes[worst]
+        return (
+            f"{names[worst]}{more} more than can be done there: each second of arrivals adds {slope:.2g} s of waiting"
+        )
+    slope = growth(columns.at, columns.queue, CHANCE)
+    if slope is None:
         return None
-    return f"{names[worst[1]]} gets more than it can do: each second of arrivals adds {worst[0]:.2g} s of waiting there"
+    times = f"work comes in {1 + slope:.3g} times as fast as it is done"
+    return f"each second of arrivals adds {slope:.2g} s of waiting: {times}"
 
 
 def growth(at: Floats, wait: Floats, chance: float) -> float | None:
