@@ -43,7 +43,7 @@ class Batch:
         self.decodes = Decodes(self._size, self._key)
         self.waiting: deque[Runner] = deque()
         self.coming: list[Runner] = []
-        """Those that wait for KV to arrive, or for their turn since it has."""
+        """Those that wait for KV to arrive, or for their turn since it has; they hold the room of their prompts."""
         self.running: dict[Runner, None] = {}
         """In order of admission."""
         self.prefill: list[tuple[Runner, int, int]] = []
@@ -80,9 +80,10 @@ class Batch:
 
     def withdraw(self, sequence: Runner) -> None:
         """Take a sequence out of the queue."""
-        self.waiting.remove(sequence)
         if sequence in self.coming:
             self.coming.remove(sequence)
+        else:
+            self.waiting.remove(sequence)
         self.let_go(sequence)
 
     def stop(self, sequence: Runner, ahead: int) -> None:
@@ -148,7 +149,7 @@ class Batch:
         decodes = self.decodes
         return (
             self.partial is not None
-            or (bool(self.waiting) and len(self.running) < self._slots)
+            or (len(self.running) < self._slots and bool(self.waiting or self.coming))
             or len(decodes.ring[decodes.step % self._size]) > room
         )
 
@@ -274,54 +275,58 @@ class Batch:
             self.waiting.appendleft(sequence)
 
     def _admit(self, budget: int, now: float) -> int:
-        """Start what waits, in order."""
+        """Start what waits, in order: those whose KV has come, then the queue."""
         waiting = self.waiting
         running = self.running
         cache = self.cache
-        adapters = self.adapters
         offloads = self.limits.cpu_blocks > 0
         size = self._size
+        slots = self._slots
+        if self.coming:
+            budget = self._admit_arrived(budget, now)
         index = 0
-        while index < len(waiting) and budget > 0 and len(running) < self._slots:
+        while index < len(waiting) and budget > 0 and len(running) < slots:
             sequence = waiting[index]
             request = sequence.request
-            if sequence.ready > now or (request.adapter is not None and not adapters.fit(request.adapter)):
+            if request.adapter is not None and not self.adapters.fit(request.adapter):
                 index += 1
                 continue
             known = request.prompt_tokens + sequence.generated
-            if not sequence.held:
-                keys, path, idle = cache.match(request.keys, (known - 1) // self._key)
-                hit = keys * self._key
-                coming = 0
-                if offloads or request.remote_tokens:
-                    coming = self._coming(sequence, keys)
-                count = known - hit
-                if count > budget and not coming:
-                    count = budget
-                held = keys * self._each
-                if -(-(hit + count) // size) - held + idle * self._each > cache.free_blocks:
-                    return NO_ROOM
-                if path:
-                    cache.pin(sequence, path, keys)
-                sequence.computed = hit
-                sequence.stored = keys
-                sequence.held = held
-                if coming:
-                    self._await(sequence, coming, now)
-                    continue
-            elif sequence.ready > -math.inf:
-                self.coming.remove(sequence)
-            count = known - sequence.computed
-            if count > budget:
+            keys, path, idle = cache.match(request.keys, (known - 1) // self._key)
+            hit = keys * self._key
+            coming = self._coming(sequence, keys) if offloads or request.remote_tokens else 0
+            count = known - hit
+            if count > budget and not coming:
                 count = budget
+            held = keys * self._each
+            if -(-(hit + count) // size) - held + idle * self._each > cache.free_blocks:
+                return NO_ROOM
             if index:
                 del waiting[index]
             else:
                 waiting.popleft()
-            self._start(sequence, known, now)
-            self._grow(sequence, count)
-            budget -= count
+            if path:
+                cache.pin(sequence, path, keys)
+            sequence.computed = hit
+            sequence.stored = keys
+            sequence.held = held
+            if coming:
+                self._await(sequence, coming, now)
+                if sequence.ready > now:
+                    self.coming.append(sequence)
+                    continue
+            budget -= self._start(sequence, budget, now)
         return UNDISTURBED
+
+    def _admit_arrived(self, budget: int, now: float) -> int:
+        """Start those whose KV has come, which need no room; returns what is left of the budget."""
+        for sequence in [one for one in self.coming if one.ready <= now]:
+            if budget < 1 or len(self.running) >= self._slots:
+                break
+            if self.adapters.fit(sequence.request.adapter):
+                self.coming.remove(sequence)
+                budget -= self._start(sequence, budget, now)
+        return budget
 
     def _coming(self, sequence: Runner, keys: int) -> int:
         """Tokens behind the cached `keys` whose KV comes from another replica, or from the host's memory."""
@@ -334,18 +339,19 @@ class Batch:
     def _await(self, sequence: Runner, coming: int, now: float) -> None:
         """Hold the room of the whole prompt while KV is on its way; nobody else waits for that."""
         request = sequence.request
-        held = -(-sequence.known // self._size)
-        self.take(held - sequence.held)
-        sequence.held = held
         if request.remote_tokens and not sequence.preemptions:
             sequence.ready = request.ready_at
         else:
             sequence.ready = self.offload.load(request.keys, sequence.stored, coming // self._key, now)
+        held = -(-sequence.known // self._size)
+        self.take(held - sequence.held)
+        sequence.held = held
         sequence.computed += coming
-        self.coming.append(sequence)
 
-    def _start(self, sequence: Runner, known: int, now: float) -> None:
+    def _start(self, sequence: Runner, budget: int, now: float) -> int:
+        """A sequence runs from the next step on; returns how many of its tokens that computes."""
         request = sequence.request
+        known = request.prompt_tokens + sequence.generated
         sequence.phase = Phase.RUNNING
         if request.adapter is not None:
             self.adapter_seconds += self.adapters.start(request.adapter)
@@ -359,6 +365,11 @@ class Batch:
         sequence.serial = self._serial
         self._serial += 1
         self.running[sequence] = None
+        count = known - sequence.computed
+        if count > budget:
+            count = budget
+        self._grow(sequence, count)
+        return count
 
     def _grow(self, sequence: Runner, count: int) -> None:
         """Take the blocks for `count` more tokens of a prompt; the keys that they will fill are cached."""

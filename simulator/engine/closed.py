@@ -137,7 +137,7 @@ class ClosedForm:
     @property
     def waiting(self) -> int:
         """Sequences in the queue."""
-        return len(self._batch.waiting)
+        return len(self._batch.waiting) + len(self._batch.coming)
 
     @property
     def kv_usage(self) -> float:
@@ -198,7 +198,7 @@ class ClosedForm:
             self._batch.flush(self._decodes.step)
 
     def _wake(self, now: float) -> None:
-        if self._end == math.inf and (self._batch.running or self._batch.waiting):
+        if self._end == math.inf:
             self._ready = min(self._ready, now)
 
     def _commit(self, steps: int) -> None:
@@ -254,7 +254,7 @@ class ClosedForm:
             self._changed.append(Changed(now, batch.changes))
             batch.changes = []
         self._end = math.inf
-        if batch.running or batch.waiting:
+        if batch.running or batch.waiting or batch.coming:
             self._begin(now)
 
     def _prefilled(self, sequence: Runner, now: float, done: list[Milestone]) -> None:

@@ -67,6 +67,7 @@ class Decodes:
         while fills and (fills[0][0] < step or (fills[0][0] == step and fills[0][1] < before)):
             fill, serial, sequence = heappop(fills)
             if sequence.serial == serial and sequence.fill == fill:
+                sequence.fill = -1
                 return sequence
         return None
 

@@ -36,7 +36,7 @@ class Reference:
     @property
     def waiting(self) -> int:
         """Sequences in the queue."""
-        return len(self.engine.waiting)
+        return len(self.engine.waiting) + len(self.engine.coming)
 
     @property
     def kv_usage(self) -> float:
@@ -55,6 +55,10 @@ class Reference:
         """Drop a sequence at once: its blocks are free, its slot is free. The step under way is not shortened."""
         self._last_output.pop(sequence, None)
         self.engine.abort(sequence, now)
+
+    def release(self, sequence: Sequence, now: float) -> None:
+        """Let go of the blocks that a finished sequence was to keep. A second call changes nothing."""
+        self.engine.release(sequence, now)
 
     def next_event_time(self) -> float:
         """When `advance` has something to do; inf when idle."""

@@ -32,6 +32,8 @@ class Engine:
         self.adapters = Adapters(limits.max_loras, limits.adapter_seconds)
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
+        self.coming: list[Sequence] = []
+        """Those that wait for KV to arrive, or for their turn since it has; they hold the room of their prompts."""
         self.totals = Totals()
         self.paused = False
         self._key = limits.blocks_per_key * limits.block_size
@@ -71,7 +73,7 @@ class Engine:
             return
         self._reach(now)
         if sequence.phase is Phase.WAITING:
-            self.waiting.remove(sequence)
+            (self.coming if sequence in self.coming else self.waiting).remove(sequence)
         else:
             self._stop(sequence)
         self._release(sequence)
@@ -134,7 +136,7 @@ class Engine:
             self._now = now
 
     def _wake(self, now: float) -> None:
-        if self._end == math.inf and not self.paused and (self.running or self.waiting):
+        if self._end == math.inf and not self.paused and (self.running or self.waiting or self.coming):
             self._ready = min(self._ready, now)
 
     def _begin(self, now: float) -> None:
@@ -145,7 +147,7 @@ class Engine:
             before = self.totals.preemptions
             plan = self._schedule(now)
         if not plan:
-            self._ready = min((one.ready for one in self.waiting if one.ready > now), default=math.inf)
+            self._ready = min((one.ready for one in self.coming if one.ready > now), default=math.inf)
             return
         kv_tokens = prefill = 0
         attention = 0.0
@@ -239,36 +241,39 @@ class Engine:
                 return False
 
     def _admit(self, plan: list[tuple[Sequence, int]], budget: int, now: float) -> None:
+        """Start what waits, in order: those whose KV has come, which need no room, then the queue."""
+        for sequence in [one for one in self.coming if one.ready <= now]:
+            if budget > 0 and len(self.running) < self.limits.max_num_seqs and self._adapter_fits(sequence):
+                self.coming.remove(sequence)
+                budget -= self._run(sequence, 0, budget, plan, now)
         index = 0
         while index < len(self.waiting) and budget > 0 and len(self.running) < self.limits.max_num_seqs:
             sequence = self.waiting[index]
-            if sequence.ready > now or not self.adapters.fit(sequence.request.adapter):
+            if not self._adapter_fits(sequence):
                 index += 1
                 continue
-            if sequence.blocks:
-                matched = sequence.blocks
-                count = min(sequence.known - sequence.computed, budget)
-                fresh = 0
-            else:
-                matched = self.cache.match(sequence.request.keys, (sequence.known - 1) // self._key)
-                hit = len(matched) * self.limits.block_size
-                coming = self._coming(sequence, hit)
-                count = min(sequence.known - hit, budget)
-                fresh = self._blocks_for(sequence.known if coming else hit + count) - len(matched)
-                if not self.cache.fits(matched, fresh):
-                    return
-                self.cache.pin(matched)
-                sequence.blocks = matched
-                sequence.computed = hit
-                sequence.stored = hit // self._key
-                if coming:
-                    self._await(sequence, fresh, coming, now)
-                    continue
+            matched = self.cache.match(sequence.request.keys, (sequence.known - 1) // self._key)
+            hit = len(matched) * self.limits.block_size
+            coming = self._coming(sequence, hit)
+            tokens = sequence.known if coming else min(sequence.known, hit + budget)
+            fresh = self._blocks_for(tokens) - len(matched)
+            if not self.cache.fits(matched, fresh):
+                return
             del self.waiting[index]
-            self._start_running(sequence, now)
-            self._grow(sequence, fresh, count)
-            plan.append((sequence, count))
-            budget -= count
+            self.cache.pin(matched)
+            sequence.blocks = matched
+            sequence.computed = hit
+            sequence.stored = hit // self._key
+            if coming:
+                self._await(sequence, fresh, coming, now)
+                if sequence.ready > now:
+                    self.coming.append(sequence)
+                    continue
+                fresh = 0
+            budget -= self._run(sequence, fresh, budget, plan, now)
+
+    def _adapter_fits(self, sequence: Sequence) -> bool:
+        return self.adapters.fit(sequence.request.adapter)
 
     def _coming(self, sequence: Sequence, hit: int) -> int:
         """Tokens behind the `hit` cached ones whose KV comes from another replica, or from the host's memory."""
@@ -280,14 +285,15 @@ class Engine:
     def _await(self, sequence: Sequence, fresh: int, coming: int, now: float) -> None:
         """Hold the room of the whole prompt while KV is on its way; nobody else waits for that."""
         request = sequence.request
-        self._take(sequence, fresh)
         if request.remote_tokens and not sequence.preemptions:
             sequence.ready = request.ready_at
         else:
             sequence.ready = self.offload.load(request.keys, sequence.stored, coming // self._key, now)
+        self._take(sequence, fresh)
         sequence.computed += coming
 
-    def _start_running(self, sequence: Sequence, now: float) -> None:
+    def _run(self, sequence: Sequence, fresh: int, budget: int, plan: list[tuple[Sequence, int]], now: float) -> int:
+        """A sequence runs from this step on; returns how many of its tokens that computes."""
         request = sequence.request
         sequence.phase = Phase.RUNNING
         self._adapter_seconds += self.adapters.start(request.adapter)
@@ -299,6 +305,10 @@ class Engine:
         if sequence.preemptions or not request.report_full:
             sequence.reported = sequence.stored
         self.running.append(sequence)
+        count = min(sequence.known - sequence.computed, budget)
+        self._grow(sequence, fresh, count)
+        plan.append((sequence, count))
+        return count
 
     def _grow(self, sequence: Sequence, fresh: int, count: int) -> None:
         """Take `fresh` blocks; those that the step's `count` tokens will fill are cached, and announced at its end."""
