@@ -131,7 +131,7 @@ class Deciding:
         fleet = self.fleet
         self._advance(now)
         table, standing = fleet.table, fleet.standing
-        if self._held.shape[0] < fleet.rows:
+        if self._held.shape[0] < table.shape[1]:
             self._held, self._reach = np.zeros(table.shape[1]), np.zeros(table.shape[1])
         self.index.lookup(request.keys, self._held)
         held = self._held
@@ -139,14 +139,16 @@ class Deciding:
         if self.index.observed.slow and request.keys:
             fetch = self._fetch(request)
             held = self._reach
-        if pool.contiguous:
-            table, held, standing = table[:, : pool.size], held[: pool.size], standing[:, : pool.size]
-            fetch = None if fetch is None else fetch[: pool.size]
-        else:
+        if not pool.contiguous:
             table, held, standing = table[:, pool.rows], held[pool.rows], standing[:, pool.rows]
             fetch = None if fetch is None else fetch[pool.rows]
+        elif not pool.size == table.shape[1] == held.shape[0]:
+            table, held, standing = table[:, : pool.size], held[: pool.size], standing[:, : pool.size]
+            fetch = None if fetch is None else fetch[: pool.size]
         hits = held * request.block_tokens
-        np.minimum(hits, _most(request), out=hits)
+        most = _most(request)
+        if len(request.keys) * request.block_tokens > most:
+            np.minimum(hits, most, out=hits)
         return Candidates(pool.names, table, hits, request.tokens, pool.labels, pool.adapter_resident, fetch, standing)
 
     def _fetch(self, request: Request) -> Floats:
