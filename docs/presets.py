@@ -57,21 +57,24 @@ and TPOT at a concurrency. `python -m kvroute.simulator.latency.building CSV` ma
 - What a constant adds to TTFT is put behind the step (`ingress.reply`), because a loop's next request waits for a
   running step anyway. It is up to 130 ms for one layout, which says more about that set-up than about the model.
 - Where `attention_dp_size` is above 1, `batch_size` is per rank: the names of the points say the whole. Some of
-  them repeat, to the last digit, points that say tensor parallelism with as many expert-parallel ranks; all are read
-so. Repeated points count once, by their median, or the hold-out would know them. - Of several versions of vLLM the one
-with the most points is taken. - Loops that want more than 85 % of the KV room are left out: they measure the cache.
-  From their waits follows what the engines kept: 1.2 GB a GPU and 450 kB per token of the budget beside weights and KV,
-  and fp8 KV for quantised weights on B200 (gpt-oss and int4 apart). So do the KV sizes above: memory as the driver
-reports it x 0.9, less that, less weights. 
+  them repeat, to the last digit, points that say tensor parallelism with as many expert-parallel ranks; all are
+  read so. Repeated points count once, by their median, or the hold-out would know them.
+- Of several versions of vLLM the one with the most points is taken.
+- Loops that want more than 85 % of the KV room are left out: they measure the cache. From their waits follows what
+  the engines kept, 1.2 GB a GPU and 450 kB per token of the budget beside weights and KV, and that quantised weights
+  on B200 came with KV in fp8 (gpt-oss and int4 apart). Hence the KV sizes above: memory as the driver reports it x 0.9,
+  less that, less weights.
+
 Where the formula itself falls short: a mixture of experts reads more experts as its batch grows, until it reads all.
 That bends, and the formula has a line, so these presets are 5-15 % off; below 4 and above 256 sequences by more.
 
 ## Roofline
 
 For what nobody measured: `roofline:MODEL,gpu=NAME` with the path of a model's config.json (or its folder), or one of
-{models}. Options: `tp`, `precision` (bf16, fp8, fp4, int4; else as the config says), `kv` (bf16, fp8), `memory` (share
-of the GPU's), `max_num_seqs`, `max_num_batched_tokens`, `block_size`, `name`. Dense models and mixtures of experts,
-grouped and latent attention, layers with sliding windows are understood.
+{models}. Options: `tp`,
+`precision` (bf16, fp8, fp4, int4; else as the config says), `kv` (bf16, fp8), `memory` (share of the GPU's),
+`max_num_seqs`, `max_num_batched_tokens`, `block_size`, `name`. Dense models and mixtures of experts, grouped and latent
+attention, layers with sliding windows are understood.
 
 A step takes the longer of computing and reading, at shares of the datasheet's rates, plus launch, layers and adding up
 over GPUs (`simulator/latency/roofline.py` has the twelve numbers). They were set on the points above
