@@ -37,11 +37,10 @@ from kvroute.simulator.search.comparison import compare as compared
 from kvroute.simulator.search.load import Knee, Level, at_loads, find_knee, level
 
 HEADINGS = {
-    "below": "below the knee",
-    "at": "at the knee",
-    "beyond": "beyond the knee: saturated, only the order means anything",
+    "below": "Below the knee",
+    "at": "At the knee",
+    "beyond": "Beyond the knee: saturated, so only the order means anything",
 }
-
 SAME_TRACE = (
     "The trace is the same for every seed; only the router's dice differ: intervals do not speak of other days'"
     " traffic. A trace with sample=0.8 has other sessions for each seed."
@@ -166,8 +165,9 @@ def _print(comparison: Comparison, console: Console) -> None:
         what = "req/s" if comparison.knee.knob == "rate" else "times the trace's speed"
         console.print(f"The knee with {comparison.knee.policy} is at {comparison.knee.at:g} {what}.", highlight=False)
     for regime, heading in HEADINGS.items():
-        for row in comparison.rows:
-            if row.regime == regime:
-                console.print()
-                title = f"{row.level.name} ({heading})"
-                console.print(side_by_side(row.cells, title=title, reference=comparison.reference))
+        rows = [row for row in comparison.rows if row.regime == regime]
+        if rows:
+            console.print()
+            console.print(heading, style="bold underline")
+        for row in rows:
+            console.print(side_by_side(row.cells, title=row.level.name, reference=comparison.reference))

@@ -16,10 +16,11 @@ from kvroute.simulator.commands.progress import Bar
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--json", "json_path", type=WritablePath(), help="Write the result as JSON (-: to stdout).")
+@click.option("--plain", is_flag=True, help="Without c5, the extra cost of decodes in steps that also prefill.")
 @click.option("--strict", is_flag=True, help="End with status 1 where a goal is missed.")
 @click.option("--quiet", "-q", is_flag=True, help="No table, no progress bar.")
 @told
-def fidelity(folder: Path, json_path: Path | None, strict: bool, quiet: bool) -> None:
+def fidelity(folder: Path, json_path: Path | None, plain: bool, strict: bool, quiet: bool) -> None:
     """Reproduce the recorded vLLM runs below DIR and print the error of each metric.
 
     Runs lie as <GPU>/<model>/vllm/{meta.json,requests.jsonl,timeseries.csv}, the workloads that they name below DIR.
@@ -34,7 +35,7 @@ def fidelity(folder: Path, json_path: Path | None, strict: bool, quiet: bool) ->
 
     recordings = [read(path, folder) for path in find(folder)]
     with Bar("fitting and judging", None, quiet=quiet) as bar:
-        results = reproduce(recordings, bar.step)
+        results = reproduce(recordings, mixed=not plain, tick=bar.step)
     met = all(result.met for result in results)
     if not quiet and str(json_path) != "-":
         show(results, Console())

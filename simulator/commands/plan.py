@@ -221,6 +221,11 @@ def _roles(point: Point) -> str:
     return f"{point.prefill} prefill + {point.replicas - point.prefill} decode"
 
 
+def _few(point: Point) -> str:
+    """The same for a column."""
+    return "all both" if point.prefill is None else f"{point.prefill}P + {point.replicas - point.prefill}D"
+
+
 def _curve(points: list[Point], answer: Answer) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     roles = any(point.prefill is not None for point in points)
@@ -230,7 +235,7 @@ def _curve(points: list[Point], answer: Answer) -> Table:
         table.add_column(head, justify="right", no_wrap=True)
     for point in points:
         figures = point.figures
-        name = f"{point.load:g}" if answer.knob is not None else _roles(point) if roles else str(point.replicas)
+        name = f"{point.load:g}" if answer.knob is not None else _few(point) if roles else str(point.replicas)
         chosen = point.load == answer.load if answer.knob is not None else point.replicas == answer.replicas
         table.add_row(
             name, "met" if point.met else "missed",

@@ -88,7 +88,7 @@ def tune(**options: Any) -> None:
         train=options["train"],
         random=seed_changes(source),
     )
-    work = Work("tuning", options)
+    work = Work("tuning", options, lambda case: case.source.part is not None and case.source.part[0] > 0.0)
     tuner = Tuner(task, work)
     found = PLAIN
     verdict: tuple[str, float | None, list[Held]] = ("not shown", None, [])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -27,19 +27,20 @@ class Made(NamedTuple):
 class Work:
     """Makes runs when called with cases. A context: Ctrl-C ends its body early, and `stopped` says so."""
 
-    def __init__(self, what: str, options: Mapping[str, Any]) -> None:
-        """Of `options`: quiet, jobs, html_path and seed. Only runs of the first seed are kept in detail."""
+    def __init__(self, what: str, options: Mapping[str, Any], detailed: Callable[[Case], bool] | None = None) -> None:
+        """Of `options`: quiet, jobs, html_path and seed. `detailed`: what a page may show; None: the first seed's."""
         self.stopped = False
         self._made: dict[str, Made] = {}
         self._interrupt = Interrupt()
         self._bar = Bar(what, None, quiet=options["quiet"])
         seed = options["seed"]
-        detailed = options["html_path"] is not None
+        wanted = detailed or (lambda case: case.scenario.seed == seed)
+        paged = options["html_path"] is not None
         self._runs = Runs(
             jobs_or_cores(options["jobs"]),
             self._done,
             self._interrupt,
-            lambda case: detailed and case.scenario.seed == seed,
+            lambda case: paged and wanted(case),
         )
 
     def __enter__(self) -> Work:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TypeAlias
 
 import msgspec
@@ -18,6 +19,10 @@ from kvroute.simulator.workloads.naming import parse
 
 Tell: TypeAlias = Callable[[int, float], None]
 """(requests done, simulated seconds)."""
+
+
+KEPT = 4
+"""Workloads that a process keeps ready."""
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -39,8 +44,15 @@ class Source(msgspec.Struct, frozen=True):
         Raises:
             WorkloadError: naming the fault.
         """
-        whole = parse(self.spec, seed=self.seed, requests=self.requests, rate=self.rate, speedup=self.speedup)
-        return whole if self.part is None else Part(whole, *self.part)
+        return _loaded(self)
+
+
+@lru_cache(maxsize=KEPT)
+def _loaded(source: Source) -> Workload:
+    """Kept, because many runs are of the same workload and a trace takes longer to read than to run."""
+    if source.part is not None:
+        return Part(msgspec.structs.replace(source, part=None).load(), *source.part)
+    return parse(source.spec, seed=source.seed, requests=source.requests, rate=source.rate, speedup=source.speedup)
 
 
 class Case(msgspec.Struct, frozen=True):
