@@ -26,6 +26,10 @@ class Bound:
         self._stretches: dict[int, int] = {}
         """First key of a stretch -> keys in it, each the parent of the one that is 1 more."""
 
+    def __len__(self) -> int:
+        """Stretches that are remembered."""
+        return len(self._stretches)
+
     def add(self, job: Job) -> int:
         """Prompt tokens of this job that were known. As in the engine, the prompt's last token is computed always."""
         request = job.request
