@@ -39,6 +39,9 @@ MUCH = 0.2
 PREEMPTED = 0.005
 """Preemptions a request that put a run at the knee."""
 
+STILL_GROWING = 0.1
+"""Share of the second half's requests by which those under way may grow before a run is too short to judge."""
+
 Regime = Literal["below", "at", "beyond"]
 
 
@@ -170,6 +173,9 @@ def _strained(columns: Columns, crowding: Crowding, queue: Quantiles, prefill: Q
     found = []
     if queue.at(0.9) > QUEUE_TO_PREFILL * prefill.at(0.9):
         found.append(f"p90 queueing ({queue.at(0.9):.2g} s) is well over p90 prefill ({prefill.at(0.9):.2g} s)")
+    growing = _too_short(columns)
+    if growing:
+        found.append(growing)
     if crowding.kv_full >= MUCH:
         found.append(f"the KV cache is full {crowding.kv_full:.0%} of the time")
     if crowding.slots_full >= MUCH:
@@ -178,6 +184,22 @@ def _strained(columns: Columns, crowding: Crowding, queue: Quantiles, prefill: Q
     if preemptions > PREEMPTED * len(columns):
         found.append(f"{preemptions} preemptions for want of KV room")
     return found
+
+
+def _too_short(columns: Columns) -> str | None:
+    """Why nothing can be said of a steady state: in the second half of the arrivals the fleet was still filling up."""
+    if len(columns) < LEAST_REQUESTS:
+        return None
+    last = float(columns.at[-1])
+    middle = (float(columns.at[0]) + last) / 2.0
+    arrived = int((columns.at > middle).sum())
+    answered = int(((columns.ended > middle) & (columns.ended <= last)).sum())
+    if arrived - answered <= max(STILL_GROWING * arrived, CHANCE * math.sqrt(arrived)):
+        return None
+    return (
+        f"the requests under way were still growing in number when the last was sent ({arrived:,} came in the second"
+        f" half, {answered:,} were answered): too short a run to tell whether the fleet keeps up"
+    )
 
 
 def crowd(outcome: Outcome, fleet: list[Kind]) -> Crowding:

@@ -47,6 +47,16 @@ def test_short_of_requests_no_trend_is_claimed() -> None:
     assert verdict(queue(1.1, 30, 0)).regime != "beyond"
 
 
+def test_a_run_that_is_too_short_to_judge_says_so() -> None:
+    """Nobody waits, but the arrivals end before the first answers are complete."""
+    rows = [(0.01 * i, 0.01 * i, 0.01 * i + 0.1, 0.01 * i + 20.0) for i in range(200)]
+    found = verdict(outcome(rows))
+    assert found.regime == "at"
+    assert "too short a run" in found.reason
+    longer = [(0.5 * i, 0.5 * i, 0.5 * i + 0.1, 0.5 * i + 20.0) for i in range(2000)]
+    assert verdict(outcome(longer)).regime == "below"
+
+
 def test_a_burst_that_is_worked_off_is_no_saturation() -> None:
     """A hundred at once in the middle of a quiet run."""
     sent = sorted([*(10.0 * i for i in range(400)), *(2000.0 + 0.001 * i for i in range(100))])
