@@ -15,17 +15,19 @@ LAUNCH = 1e-3
 DOUBT = 0.12
 """Relative standard error of the two together."""
 UNTOLD = Prior(0.0, math.inf)
+EXTRA = Prior(1e-7, 3e-7)
+NOTHING = Prior(0.0, 0.0)
 
 
-def priors(recording: Recording) -> tuple[Prior, ...]:
-    """Of c0..c4; wide, so that they matter only where the run itself does not tell."""
+def priors(recording: Recording, mixed: bool = True) -> tuple[Prior, ...]:
+    """Of c0..c5; wide, so that they matter only where the run itself does not tell. Without `mixed`, c5 is 0."""
     billions = parameters(recording.model)
     rate = recording.machine.get("mem_bw")
     c0 = UNTOLD
     if billions is not None and rate:
         value = 2.0 * billions / recording.tp / (rate * READ) + LAUNCH
         c0 = Prior(value, DOUBT * value)
-    return (c0, Prior(2e-5, 1e-4), UNTOLD, UNTOLD, Prior(2e-9, 2e-8))
+    return (c0, Prior(2e-5, 1e-4), UNTOLD, UNTOLD, Prior(2e-9, 2e-8), EXTRA if mixed else NOTHING)
 
 
 def parameters(model: str) -> float | None:

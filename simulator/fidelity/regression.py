@@ -23,7 +23,7 @@ class Prior(msgspec.Struct, frozen=True):
 
     value: float
     error: float
-    """Its standard error; inf: nothing is thought."""
+    """Its standard error; inf: nothing is thought; 0: it is known, and 0."""
 
 
 class Estimate(msgspec.Struct, frozen=True):
@@ -97,7 +97,12 @@ def _with_priors(
     """Add each prior as a measurement, in units of the residuals' variance (none in the first pass: it is unknown)."""
     soft, pull = [list(row) for row in gram], list(right)
     for k, prior in enumerate(priors):
-        if math.isfinite(prior.error):
+        if prior.error == 0.0:
+            soft[k] = [0.0] * len(priors)
+            for row in soft:
+                row[k] = 0.0
+            pull[k] = 0.0
+        elif math.isfinite(prior.error):
             weight = (spread / (prior.error * scale[k])) ** 2
             soft[k][k] += weight
             pull[k] += weight * prior.value * scale[k]

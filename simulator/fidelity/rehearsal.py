@@ -18,19 +18,19 @@ from kvroute.simulator.engine.limits import Limits
 from kvroute.simulator.engine.sequence import EngineRequest
 from kvroute.simulator.fidelity.ahead import Ahead, Member, Plan
 
-Coefficients = tuple[float, float, float, float, float]
-"""c0..c4 of the step time."""
+Coefficients = tuple[float, float, float, float, float, float]
+"""c0..c4 of the step time, and c5: what a KV token costs more in a step that also prefills."""
 Observed = Mapping[tuple[int, bool], float]
 """(request, whether its last token) -> recorded time [s]."""
 
 
 class Stretch(NamedTuple):
-    """One step, or several equal decode steps: when, and what there was to do (the factors of c0..c4)."""
+    """One step, or several equal decode steps: when, and what there was to do (the factors of c0..c5)."""
 
     start: float
     end: float
     work: Coefficients
-    """Steps, sequences, KV tokens read, prompt tokens, attention; summed over its steps."""
+    """Steps, sequences, KV tokens read, prompt tokens, attention, KV tokens read next to a prefill; summed."""
     observed: bool
     """Its end is a recorded one."""
     idle: bool
@@ -148,9 +148,9 @@ class _Play:
                 member.generated += 1
                 if member.generated == 1 or member.generated == member.outputs:
                     outputs.append(member)
-        return _Flight(
-            outputs, (1.0, float(len(plan)), float(kv_tokens), float(prefill), attention), self.now, idle, 0.0
-        )
+        mixed = float(kv_tokens) if prefill else 0.0
+        work = (1.0, float(len(plan)), float(kv_tokens), float(prefill), attention, mixed)
+        return _Flight(outputs, work, self.now, idle, 0.0)
 
     def _together(self) -> int:
         """Equal decode steps to take at once; 0 where something may come between."""
@@ -171,7 +171,7 @@ class _Play:
         """Steps that are put together before `arrival`: each at the end of the last but one, or of the last."""
         batch = len(self.scheduler.running)
         kv_tokens = sum(member.computed for member in self.scheduler.running)
-        c0, c1, c2, _, _ = self.step
+        c0, c1, c2 = self.step[:3]
         at = self.now
         end = self.free + sum(seconds(self.step, flight.work) for flight in self.flights) if self.flights else self.now
         taken = 0
@@ -227,9 +227,16 @@ class _Play:
 def _decoding(steps: int, batch: int, kv_tokens: int) -> Coefficients:
     """The work of `steps` decode steps, the first of which reads `kv_tokens`."""
     read = steps * kv_tokens + batch * (steps * (steps - 1) // 2)
-    return (float(steps), float(steps * batch), float(read), 0.0, 0.0)
+    return (float(steps), float(steps * batch), float(read), 0.0, 0.0, 0.0)
 
 
 def seconds(step: Coefficients, work: Coefficients) -> float:
     """How long that work takes [s]."""
-    return step[0] * work[0] + step[1] * work[1] + step[2] * work[2] + step[3] * work[3] + step[4] * work[4]
+    return (
+        step[0] * work[0]
+        + step[1] * work[1]
+        + step[2] * work[2]
+        + step[3] * work[3]
+        + step[4] * work[4]
+        + step[5] * work[5]
+    )

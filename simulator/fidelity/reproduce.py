@@ -8,18 +8,19 @@ import msgspec
 
 from kvroute.simulator.engine.limits import Limits
 from kvroute.simulator.fidelity.capacity import capacity
-from kvroute.simulator.fidelity.fit import Fit, fit, times
+from kvroute.simulator.fidelity.fit import Evidence, Fit, fit, times
+from kvroute.simulator.fidelity.lookahead import looks_ahead
 from kvroute.simulator.fidelity.measures import Measure, compare, mean, worst
 from kvroute.simulator.fidelity.priors import priors
 from kvroute.simulator.fidelity.recording import Recording
 from kvroute.simulator.fidelity.rehearsal import Played, Rehearsal
 from kvroute.simulator.fidelity.splits import LEAST, Split, splits
 
-NAMES = ("c0", "c1", "c2", "c3", "c4")
+NAMES = ("c0", "c1", "c2", "c3", "c4", "c5")
 
 
 class Coefficient(msgspec.Struct, frozen=True):
-    """One of c0..c4 [s, s/sequence, s/token, s/token, s/token^2]."""
+    """One of c0..c5 [s, s/sequence, s/token, s/token, s/token^2, s/token]."""
 
     value: float
     error: float | None
@@ -80,25 +81,33 @@ class Result(msgspec.Struct, frozen=True):
     notes: list[str]
 
 
-def reproduce(recordings: Sequence[Recording], tick: Callable[[], None] = lambda: None) -> list[Result]:
-    """Every run, fitted and judged; runs of the same hardware, model and parallelism also on one another."""
+def reproduce(
+    recordings: Sequence[Recording], *, mixed: bool = True, tick: Callable[[], None] = lambda: None
+) -> list[Result]:
+    """Every run, fitted and judged; runs of the same hardware, model and parallelism also on one another.
+
+    Args:
+        recordings: the runs.
+        mixed: whether the step time has c5.
+        tick: called after every rehearsal.
+    """
     results = []
     for recording in recordings:
         trials = [
-            _trial(recording, split, recording, tick)
+            _trial(recording, split, recording, mixed, tick)
             for split in splits(len(recording.requests))
             if min(len(split.fit), len(split.judge)) >= LEAST
         ]
         for other in recordings:
             if other is not recording and _alike(other, recording):
-                trials.append(_trial(recording, _across(other, recording), other, tick))
+                trials.append(_trial(recording, _across(other, recording), other, mixed, tick))
         results.append(_result(recording, trials))
     return results
 
 
-def _trial(recording: Recording, split: Split, source: Recording, tick: Callable[[], None]) -> Trial:
+def _trial(recording: Recording, split: Split, source: Recording, mixed: bool, tick: Callable[[], None]) -> Trial:
     """Fit on `split.fit` of `source`, judge on `split.judge` of `recording`."""
-    found = fit(rehearsals(source), source.requests, split.fit, priors(source), tick)
+    found = fit(rehearsals(source), Evidence(source.requests, split.fit, priors(source, mixed)), tick)
     own = next(one for one in rehearsals(recording, found.depth))
     played = own.play(found.step)
     tick()
@@ -120,7 +129,7 @@ def _trial(recording: Recording, split: Split, source: Recording, tick: Callable
 
 
 def coefficients(found: Fit) -> dict[str, Coefficient]:
-    """c0..c4 of a fit with their standard errors."""
+    """c0..c5 of a fit with their standard errors."""
     return {
         name: Coefficient(value, error if error < float("inf") else None)
         for name, value, error in zip(NAMES, found.step, found.errors, strict=True)
@@ -131,7 +140,8 @@ def rehearsals(recording: Recording, depth: int | None = None) -> list[Rehearsal
     """The run under each way of scheduling that it may have had, the likelier first; or under that one."""
     arrivals = [one.arrival for one in recording.requests]
     limits = capacity(recording).limits
-    told = {True: (2,), False: (1,), None: (2, 1)}[recording.ahead]
+    ahead = recording.ahead if recording.ahead is not None else looks_ahead(recording.requests, limits)
+    told = {True: (2,), False: (1,), None: (2, 1)}[ahead]
     return [
         Rehearsal(recording.asked, arrivals, limits, depth=one, reserve=recording.reserve)
         for one in (told if depth is None else (depth,))

@@ -11,7 +11,14 @@ from rich.table import Table
 from kvroute.simulator.fidelity.measures import Measure
 from kvroute.simulator.fidelity.reproduce import Coefficient, Result
 
-_UNITS = {"c0": (1e3, "ms"), "c1": (1e6, "us"), "c2": (1e9, "ns"), "c3": (1e6, "us"), "c4": (1e9, "ns")}
+_UNITS = {
+    "c0": (1e3, "ms"),
+    "c1": (1e6, "us"),
+    "c2": (1e9, "ns"),
+    "c3": (1e6, "us"),
+    "c4": (1e9, "ns"),
+    "c5": (1e9, "ns"),
+}
 
 
 def show(results: Sequence[Result], console: Console) -> None:
