@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import typing
 from pathlib import Path
 
 import click
 import pytest
 
 from kvroute.router.cli import main
+from kvroute.router.core import decided
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -63,3 +65,12 @@ def test_invariants_name_tests_that_exist() -> None:
         assert (ROOT / path).exists(), path
         if name:
             assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8"), name
+
+
+def test_every_field_of_the_decision_log_is_told() -> None:
+    """docs/decision-log.md names each line and each of its fields."""
+    page = (ROOT / "docs" / "decision-log.md").read_text(encoding="utf-8")
+    for line in (*typing.get_args(decided.Line), decided.Attempt):
+        names = [*line.__struct_fields__, *filter(None, [line.__struct_config__.tag])]
+        for name in names:
+            assert f"`{name}`" in page, f"{line.__name__}.{name}"
