@@ -14,6 +14,8 @@ from kvroute.simulator.workloads.order import Placed
 from kvroute.simulator.workloads.recorded import Entry, Session
 from kvroute.simulator.workloads.sessions import Turn
 
+UNCHAINED = "hash_ids are not chained: two prompts have an id in common, but not all ids before it"
+
 
 class Shape(NamedTuple):
     """How recorded sessions are changed."""
@@ -119,6 +121,7 @@ def recorded(session: Session, order: list[Placed], keys: Keys, shape: Shape) ->
     block_size, longest = keys.block_size, shape.truncate
     found = Recorded(session.id, _turns(order, shape), [one.lane for one in order], [], [], [])
     before: dict[int, tuple[int, Entry]] = {}
+    parents: dict[int, int] = {}
     for index, one in enumerate(order):
         entry = one.entry
         ids = entry.hash_ids[: entry.tokens // block_size]
@@ -134,6 +137,7 @@ def recorded(session: Session, order: list[Placed], keys: Keys, shape: Shape) ->
                 answer = ids[whole : end // block_size]
                 found.answers[place] = array("q", [named.get(block, base + block) for block in answer])
         before[one.lane] = index, entry
+        _chained(ids, common, parents)
         found.common.append(common)
         found.tails.append(array("q", [named.get(block, base + block) for block in ids[common:]]))
     return found
@@ -181,5 +185,14 @@ def _common(before: list[int], ids: list[int]) -> int:
     count = min(len(before), len(ids))
     common = bisect_left(range(count), True, key=lambda place: before[place] != ids[place])
     if before[:common] != ids[:common]:
-        raise ValueError("hash_ids are not chained: two prompts have an id in common, but not all ids before it")
+        raise ValueError(UNCHAINED)
     return common
+
+
+def _chained(ids: list[int], start: int, parents: dict[int, int]) -> None:
+    """Enter what stands before each id from `start` on: it must be the same wherever the id is."""
+    before = ids[start - 1] if start else -1
+    for block in ids[start:]:
+        if parents.setdefault(block, before) != before:
+            raise ValueError(UNCHAINED)
+        before = block
