@@ -11,11 +11,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from kvroute.router.config import load
 from kvroute.router.control.appended import Appended
 from kvroute.router.control.decisions import DecisionLog
 from kvroute.router.core.decided import VERSION, Began, Decided, Line, Looked, Member, Restored
 from kvroute.router.core.steptime import StepTime
 from kvroute.router.errors import ConfigError
+from kvroute.router.server import Server
 from kvroute.scorers.contract import Request
 from kvroute.scorers.plugins import PolicySpec
 from tests.router.running import engines, running, until
@@ -242,3 +244,11 @@ async def test_closing_waits_for_the_last_lines(tmp_path: Path) -> None:
     await written(log, [Request(str(i), "m", 1) for i in range(100)])
     await asyncio.sleep(0)
     assert [line.id for line in requests(lines(path))] == [str(i) for i in range(100)]
+
+
+def test_each_worker_has_a_file(tmp_path: Path) -> None:
+    """Its number behind the name."""
+    config = load(None, {"backends": ["http://127.0.0.1:1"], "logging.decisions": str(tmp_path / "log")})
+    server = Server(config, config.listen, worker=3)
+    assert server.decisions is not None
+    assert server.decisions.path == str(tmp_path / "log.3")

@@ -23,9 +23,9 @@ def request(at: float, keys: Iterable[int] = (), **fields: Any) -> Decided:
     keys = list(keys)
     known: dict[str, Any] = {
         "outcome": "completed", "status": 200, "tokens": 16 * len(keys) + 8, "output_tokens": 10, "stream": True,
-        "model": "m", "replica": "r0", "ended": at + 0.5, "first": at + 0.1, **fields,
+        "model": "m", "replica": "r0", "ended": at + 0.5, "first": at + 0.1, "decided": at, **fields,
     }  # fmt: skip
-    return Decided(VERSION, f"id-{at}", at, at, orders=(1, 2, 3), keys=keys, **known)
+    return Decided(VERSION, f"id-{at}", at, orders=(1, 2, 3), keys=keys, **known)
 
 
 def write(path: Path, *lines: Line) -> str:
