@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -37,6 +37,12 @@ UNEVEN = Column("balance_work", "uneven\nmax/mean", 1.0)
 GOODPUT = Column("goodput", "good\n/s", 1.0)
 
 
+LEFT_OUT = ("ttft_p99", "e2e_mean", "balance_work", "tpot_p90", "goodput", "cached_token_rate", "ttft_mean")
+"""Where the width does not do, in this order."""
+MOST_LABEL = 24
+"""Width of the first column [characters]."""
+
+
 def side_by_side(
     cells: Sequence[Cell], *, title: str = "", reference: str = "", first: str = "policy"
 ) -> RenderableType:
@@ -48,19 +54,51 @@ def side_by_side(
         reference: the policy that the others are told apart from; "": none.
         first: what the rows are.
     """
-    columns = (*COLUMNS, GOODPUT if any("goodput" in cell.figures for cell in cells) else UNEVEN)
-    table = Table(
-        box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), title=title or None, title_justify="left",
-        title_style="bold",
-    )  # fmt: skip
-    table.add_column(f"\n{first}", overflow="fold", min_width=12, max_width=20)
-    shown = [_column(column, cells) for column in columns]
-    for head, _ in shown:
-        table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("\nknee", no_wrap=True)
-    for place, cell in enumerate(cells):
-        table.add_row(cell.policy, *(made[place] for _, made in shown), _regime(cell))
-    return Group(table, Text(legend(cells, reference), style="dim"))
+    return SideBySide(cells, title, reference, first)
+
+
+class SideBySide:
+    """A table with as many columns as the width takes, rather than columns that are cut off."""
+
+    def __init__(self, cells: Sequence[Cell], title: str, reference: str, first: str) -> None:
+        self._cells = cells
+        self._title = title
+        self._reference = reference
+        self._first = first
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The widest that fits."""
+        goodput = any("goodput" in cell.figures for cell in self._cells)
+        columns = [*COLUMNS, GOODPUT if goodput else UNEVEN]
+        table = self._table(columns)
+        wide = options.update(max_width=1000)
+        left_out = 0
+        for measure in LEFT_OUT:
+            if console.measure(table, options=wide).maximum <= options.max_width:
+                break
+            kept = [column for column in columns if column.measure != measure]
+            left_out += len(columns) - len(kept)
+            columns = kept
+            table = self._table(columns)
+        yield table
+        said = legend(self._cells, self._reference)
+        if left_out:
+            said += f"; {left_out} columns more on a wider terminal"
+        yield Text(said, style="dim")
+
+    def _table(self, columns: Sequence[Column]) -> Table:
+        table = Table(
+            box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), title=self._title or None, title_justify="left",
+            title_style="bold",
+        )  # fmt: skip
+        table.add_column(f"\n{self._first}", overflow="fold", max_width=MOST_LABEL)
+        shown = [_column(column, self._cells) for column in columns]
+        for head, _ in shown:
+            table.add_column(head, justify="right", no_wrap=True)
+        table.add_column("\nknee", no_wrap=True)
+        for place, cell in enumerate(self._cells):
+            table.add_row(cell.policy, *(made[place] for _, made in shown), _regime(cell))
+        return table
 
 
 def _column(column: Column, cells: Sequence[Cell]) -> tuple[str, list[Text]]:

@@ -14,8 +14,9 @@ NAMES = {"ttft": "TTFT", "tpot": "TPOT", "itl": "Inter-token time", "e2e": "End 
 SYMBOLS = {"below": "circle", "at": "diamond", "beyond": "x"}
 TEXT = (
     "● below the knee, ◆ at it, ✕ saturated: there, work comes in faster than it is done, and the figures depend on how"
-    " long the run was. Whiskers are 95 % confidence over the seeds."
+    " long the run was."
 )
+WHISKERS = " Whiskers are 95 % confidence over the seeds."
 
 
 def section(curve: Curve, entries: Entries) -> Section:
@@ -25,7 +26,9 @@ def section(curve: Curve, entries: Entries) -> Section:
         if any(rate in point.figures for one in curve.series for point in one.points):
             figures.append(_rate(rate, curve, entries))
             break
-    return Section("capacity", "Capacity", TEXT, figures)
+    sure = any(f.half_width is not None for one in curve.series for point in one.points for f in point.figures.values())
+    text = TEXT + (WHISKERS if sure and not entries.crowded else "")
+    return Section("capacity", "Capacity", text, figures)
 
 
 def _times(curve: Curve) -> list[str]:
@@ -81,7 +84,7 @@ def _trace(measure: str, label: str, points: Sequence[CurvePoint], entries: Entr
         "text": [_standing(point) for point in known],
         "hovertemplate": f"{unit} at %{{x:.4~g}}, %{{text}}<extra>{label}</extra>",
     }  # fmt: skip
-    if any(half is not None for half in halves):
+    if any(half is not None for half in halves) and not entries.crowded:
         trace["error_y"] = {
             "type": "data", "array": [half or 0.0 for half in halves], "thickness": 1.2, "width": 3,
             "color": entries.colour(label),

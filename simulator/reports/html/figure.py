@@ -61,9 +61,15 @@ class Entries:
         """Tells lines of the same colour apart."""
         return DASHES[self.labels.index(label) // COLOURS % len(DASHES)]
 
-    def line(self, label: str, width: float = 2.0) -> dict[str, Any]:
-        """The line style of a label."""
-        return {"color": self.colour(label), "dash": self.dash(label), "width": width}
+    @property
+    def crowded(self) -> bool:
+        """More than can be followed at a glance."""
+        return len(self.labels) > 6
+
+    def line(self, label: str) -> dict[str, Any]:
+        """The line style of a label; among many the first one, to which the others are compared, stands out."""
+        first = label == self.labels[0]
+        return {"color": self.colour(label), "dash": self.dash(label), "width": 3.0 if first and self.crowded else 1.8}
 
     def of(self, label: str) -> dict[str, Any]:
         """What lets the legend switch a trace on and off."""

@@ -26,10 +26,15 @@ SATURATED = (
 )
 
 
+def without_folders(workload: str) -> str:
+    """`mooncake:/data/traces/a.jsonl` as `mooncake:a.jsonl`."""
+    return FOLDERS.sub(":", workload)
+
+
 def scenario_words(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """(what, in words) of what the runs have in common."""
     first = runs[0]
-    workloads = dict.fromkeys(FOLDERS.sub(":", run.summary.workload) for run in runs)
+    workloads = dict.fromkeys(without_folders(run.summary.workload) for run in runs)
     requests = sorted({run.summary.requests for run in runs})
     rates = sorted({run.summary.offered_rate for run in runs if run.summary.offered_rate is not None})
     words = [("Workload", ", ".join(workloads)), ("Requests", _span([f"{one:,}" for one in requests]))]

@@ -16,7 +16,7 @@ from kvroute.simulator.reports.html import balance, caches, capacity, latencies,
 from kvroute.simulator.reports.html.curve import Curve
 from kvroute.simulator.reports.html.figure import Entries, Figure, Section
 from kvroute.simulator.reports.html.notes import notes as all_notes
-from kvroute.simulator.reports.html.notes import scenario_words
+from kvroute.simulator.reports.html.notes import scenario_words, without_folders
 from kvroute.simulator.reports.html.numbers import tables
 from kvroute.simulator.reports.html.run import Run
 from kvroute.simulator.reports.html.tiles import TONES, Tile, tiles
@@ -50,6 +50,7 @@ def page(
         SimulatorError: plotly is not installed.
         ValueError: there are no runs, or two have the same label.
     """
+    title = without_folders(title)
     labels = [run.label for run in runs]
     if not labels or len(set(labels)) < len(labels):
         raise ValueError("a page needs runs, with labels that tell them apart")

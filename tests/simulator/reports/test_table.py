@@ -68,6 +68,18 @@ def test_policies_side_by_side_fit_100_columns(seeds: int) -> None:
     assert ("not told apart from latency" in text) is (seeds > 1)
 
 
+@pytest.mark.parametrize("width", [60, 80, 90])
+def test_a_narrow_terminal_gets_fewer_columns_and_no_cut_ones(width: int) -> None:
+    """The policy, its p90 and where it stands are never left out."""
+    text = printed(side_by_side(cells(3), reference="latency"), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "a-policy-with-a-long-name"[:24] in text
+    assert "…" not in text
+    assert "SATURATED" in text
+    assert "p90" in text
+    assert "columns more on a wider terminal" in " ".join(text.split())
+
+
 def test_the_best_is_marked() -> None:
     """A star for the least TTFT, none for a worse one."""
     lines = printed(side_by_side(cells(1), reference="latency")).splitlines()
