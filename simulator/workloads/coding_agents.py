@@ -75,7 +75,8 @@ class _Growing:
         fan = options.whole("fan")
         forks = (rng.random(count) < options.number("subagents")).tolist()
         steps = iter(self._steps(count))
-        tokens, needs = options.whole("prefix") + self._length("task"), ()
+        tokens = options.whole("prefix") + self._length("task")
+        needs: tuple[int, ...] = ()
         for fork in forks:
             grown, output, think = next(steps)
             if needs and tokens + output > options.whole("context"):

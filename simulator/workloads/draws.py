@@ -36,4 +36,5 @@ class Zipf:
     def draw(self, count: int, rng: np.random.Generator) -> Whole:
         """That many choices."""
         at = rng.random(count) * self._below[-1]
-        return np.minimum(np.searchsorted(self._below, at, side="right"), len(self._below) - 1).astype(np.int64)
+        found: Whole = np.searchsorted(self._below, at, side="right").astype(np.int64)
+        return np.minimum(found, self.choices - 1)

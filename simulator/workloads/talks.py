@@ -81,8 +81,6 @@ def in_sessions(wanted: Wanted, talks: Callable[[], Iterator[Talk]]) -> Workload
     """Sessions of an endless source, the first that hold `requests` requests in all. What times are divided by divides
     think times too: those must be so already."""
     options = wanted.options
-    first = list(islice(talks(), BATCH))
-    starting = rate_of(wanted) * len(first) / sum(len(talk.turns) for talk in first)
 
     def plans() -> Iterator[Plan]:
         left = DEFAULT_REQUESTS if wanted.requests is None else wanted.requests
@@ -93,6 +91,8 @@ def in_sessions(wanted: Wanted, talks: Callable[[], Iterator[Talk]]) -> Workload
                 return
 
     def starts() -> Iterator[float]:
+        first = list(islice(talks(), BATCH))
+        starting = rate_of(wanted) * len(first) / sum(len(talk.turns) for talk in first)
         return arrivals.times(options, starting, np.random.default_rng([wanted.seed, 2]), wanted.speedup)
 
     return Sessions(wanted.name, options.whole("key"), plans, starts, concurrency(wanted), wanted.tag)

@@ -92,8 +92,8 @@ def test_think_times_can_be_changed(tmp_path: Path) -> None:
     """Multiplied, then cut, then divided by the speedup."""
     path = written(tmp_path / "t.jsonl", [session("a", turn(0, [1]), turn(11, [1, 2]), turn(112, [1, 2, 3]))])
 
-    def pauses(spec: str, **more: float) -> list[float]:
-        jobs = jobs_of(f"agents:{path},concurrency=1{spec}", **more)
+    def pauses(spec: str, speedup: float = 1.0) -> list[float]:
+        jobs = jobs_of(f"agents:{path},concurrency=1{spec}", speedup=speedup)
         return [round(later.at - earlier.at - 0.2, 6) for earlier, later in pairwise(jobs)]
 
     assert pauses("") == [10.0, 100.0]
@@ -187,8 +187,8 @@ def test_a_rate_is_of_requests(tmp_path: Path) -> None:
     """Sessions start as often as their mean number of turns makes it; or as `sessions` says."""
     rows = [session(f"s{i}", turn(0, [1]), turn(9, [1, 2]), turn(15, [1, 2, 3])) for i in range(900)]
     path = written(tmp_path / "t.jsonl", rows)
-    for spec, more, expected in (("", {"rate": 6.0}, 2.0), (",sessions=0.5", {}, 0.5)):
-        starts = [job.at for job in jobs_of(f"agents:{path}{spec}", **more) if job.request.id.endswith(".0")]
+    for spec, rate, expected in (("", 6.0, 2.0), (",sessions=0.5", None, 0.5)):
+        starts = [job.at for job in jobs_of(f"agents:{path}{spec}", rate=rate) if job.request.id.endswith(".0")]
         assert len(starts) == 900
         assert 900 / starts[-1] == pytest.approx(expected, rel=0.1)
 

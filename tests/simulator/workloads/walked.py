@@ -10,9 +10,11 @@ from kvroute.simulator.workloads.naming import parse
 from kvroute.simulator.workloads.walk import typical, walk
 
 
-def jobs_of(spec: str, seed: int = 1, requests: int | None = None, **more: float) -> list[Job]:
+def jobs_of(
+    spec: str, seed: int = 1, requests: int | None = None, rate: float | None = None, speedup: float = 1.0
+) -> list[Job]:
     """All jobs in the order in which they are sent, answers taking 20 ms a token."""
-    return checked(parse(spec, seed=seed, requests=requests, **more))
+    return checked(parse(spec, seed=seed, requests=requests, rate=rate, speedup=speedup))
 
 
 def checked(workload: Workload) -> list[Job]:
