@@ -67,6 +67,7 @@ class Bar:
         self._what = what
         self._total = total
         self._done = 0.0
+        self._part = 0.0
         self._told = ""
         self._console = Console(stderr=True)
         self._wanted = self._console.is_terminal and not quiet
@@ -91,6 +92,7 @@ class Bar:
     def at(self, done: float, told: str = "") -> None:
         """That much is done."""
         self._done = done
+        self._part = 0.0
         self._told = told
         if self._total is not None and done > self._total:  # a closed loop: more follows from answers
             self._total = None
@@ -99,6 +101,11 @@ class Bar:
     def step(self, told: str = "") -> None:
         """One more is done."""
         self.at(self._done + 1.0, told)
+
+    def part(self, more: float) -> None:
+        """That much is under way beyond what is done."""
+        self._part = more
+        self._show()
 
     def _show(self) -> None:
         if not self._wanted:
@@ -112,4 +119,4 @@ class Bar:
             )  # fmt: skip
             self._progress.start()
             self._task = self._progress.add_task(self._what, total=self._total, told="")
-        self._progress.update(self._task, total=self._total, completed=self._done, told=self._told)
+        self._progress.update(self._task, total=self._total, completed=self._done + self._part, told=self._told)

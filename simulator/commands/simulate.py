@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 from typing import Any
 
@@ -33,10 +32,6 @@ from kvroute.simulator.runs.outcome import Outcome
 from kvroute.simulator.runs.run import simulate as run
 from kvroute.simulator.runs.scenario import Scenario
 from kvroute.simulator.slo import Slo
-from kvroute.simulator.workloads.contract import Workload
-
-COUNTED = 200_000
-"""Requests that are counted beforehand for the progress bar; of more than that only those done are shown."""
 
 
 @click.command()
@@ -55,7 +50,7 @@ def simulate(**options: Any) -> None:
     slo = slo_of(options["slo"])
     workload = source.load()
     with Interrupt() as interrupt:
-        expected = _expected(workload, options["requests"])
+        expected = source.expected()
         with Bar("simulating", expected, quiet=options["quiet"]) as bar:
             outcome = run(
                 workload, scenario, progress=lambda done, now: bar.at(done, f"{now:,.0f} s simulated"), stop=interrupt
@@ -64,14 +59,6 @@ def simulate(**options: Any) -> None:
         _tell(outcome, scenario, slo, options, stopped)
     if stopped is not None:
         sys.exit(INTERRUPTED)
-
-
-def _expected(workload: Workload, requests: int | None) -> int | None:
-    """How many requests there will be, as far as that is told beforehand: closed loops add to their first ones."""
-    if requests is not None:
-        return requests
-    counted = sum(1 for _ in itertools.islice(workload.arrivals(), COUNTED))
-    return counted if counted < COUNTED else None
 
 
 def _stopped(outcome: Outcome, expected: int | None) -> str:

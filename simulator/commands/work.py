@@ -39,6 +39,7 @@ class Work:
         self._runs = Runs(
             jobs_or_cores(options["jobs"]),
             self._done,
+            self._bar.part,
             self._interrupt,
             lambda case: paged and wanted(case),
         )

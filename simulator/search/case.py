@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import TypeAlias
 
 import msgspec
@@ -23,6 +24,10 @@ Tell: TypeAlias = Callable[[int, float], None]
 
 KEPT = 4
 """Workloads that a process keeps ready."""
+
+
+COUNTED = 200_000
+"""Requests that are counted beforehand, for progress bars."""
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -45,6 +50,19 @@ class Source(msgspec.Struct, frozen=True):
             WorkloadError: naming the fault.
         """
         return _loaded(self)
+
+    def expected(self) -> int | None:
+        """Requests that there will be, as far as that is told beforehand: closed loops add to their first ones.
+
+        None: more than are worth counting.
+        """
+        return self.requests if self.requests is not None else _counted(self)
+
+
+@lru_cache(maxsize=KEPT)
+def _counted(source: Source) -> int | None:
+    counted = sum(1 for _ in islice(source.load().arrivals(), COUNTED))
+    return counted if counted < COUNTED else None
 
 
 @lru_cache(maxsize=KEPT)
