@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kvroute.simulator.reports.html.figure import (
@@ -35,9 +35,14 @@ def section(runs: Sequence[Run], entries: Entries) -> Section:
             "Share of requests that took at most so long: a curve further left is faster, and its upper end is the"
             " slowest one in a hundred."
         )
-        return Section("latency", "Latency", text, [_distribution(*one, runs, entries, slo) for one in METRICS])
+        return Section("latency", "Latency", text, _known(_distribution(*one, runs, entries, slo) for one in METRICS))
     text = "Half of the requests (ring), nine of ten (dot) and 99 of 100 (bar) took at most so long."
-    return Section("latency", "Latency", text, [_percentiles(*one, runs, entries, slo) for one in METRICS])
+    return Section("latency", "Latency", text, _known(_percentiles(*one, runs, entries, slo) for one in METRICS))
+
+
+def _known(figures: Iterable[Figure]) -> list[Figure]:
+    """Those that there is something to show in: answers of one token have no TPOT."""
+    return [figure for figure in figures if figure.data]
 
 
 def _distribution(metric: str, name: str, about: str, runs: Sequence[Run], entries: Entries, slo: Slo | None) -> Figure:
