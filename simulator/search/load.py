@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -93,8 +92,3 @@ def find_knee(source: Source, scenario: Scenario, evaluate: Evaluate, policy: st
 def at_loads(knee: Knee, loads: Sequence[float]) -> list[Level]:
     """Levels at these shares of the knee, by ascending load."""
     return [level(knee.knob, float(f"{knee.at * load:.4g}"), load) for load in sorted(loads)]
-
-
-def is_finite(setting: float) -> bool:
-    """Whether a load can be sent."""
-    return math.isfinite(setting) and setting > 0.0

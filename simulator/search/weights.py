@@ -25,8 +25,10 @@ SPAN = 16.0
 KEPT = 3
 """One candidate in so many goes on to the next, longer round."""
 ROUNDS = 3
-STEPS = (1.6, 1.25)
-"""Factors by which single weights of the best candidate are changed at the end, coarse then fine."""
+STEPS = (2.5, 1.6, 1.25)
+"""Factors by which single weights of the best candidate are changed at the end, coarse to fine."""
+POLISHED = 6
+"""At most so many rounds of that."""
 LEAST = 1e-9
 """Where a measure is 0: no request was good."""
 
@@ -129,11 +131,23 @@ class Tuner:
                     candidates.append(PLAIN)
             else:
                 best, score = candidates[order[0]], scores[order[0]]
-        for step in STEPS:
+        return self._polished(best, score)
+
+    def _polished(self, best: Weights, score: float) -> Weights:
+        """Each weight changed by itself, then all changes that were better together; finer when none is."""
+        steps = iter(STEPS)
+        step = next(steps)
+        for _ in range(POLISHED):
             near = _neighbours(best, step)
-            for weights, found in zip(near, self._scores(near, 1.0), strict=True):
-                if found > score:
-                    best, score = weights, found
+            ranked = sorted(zip(self._scores(near, 1.0), near, strict=True), key=lambda one: -one[0])
+            gains = [weights for found, weights in ranked if found > score]
+            if len(gains) > 1:
+                (found,) = self._scores([together := _together(best, gains)], 1.0)
+                ranked = sorted([(found, together), *ranked], key=lambda one: -one[0])
+            if gains:
+                score, best = ranked[0]
+            elif (step := next(steps, 0.0)) == 0.0:
+                break
         return best
 
     def _drawn(self) -> list[Weights]:
@@ -218,6 +232,17 @@ def _neighbours(weights: Weights, step: float) -> list[Weights]:
         for name, weight in msgspec.structs.asdict(weights).items()
         for factor in (step, 1.0 / step)
     ]
+
+
+def _together(best: Weights, gains: Sequence[Weights]) -> Weights:
+    """All changes at once; of two to one weight the first, which is the better."""
+    plain = msgspec.structs.asdict(best)
+    changed: dict[str, float] = {}
+    for weights in gains:
+        for name, weight in msgspec.structs.asdict(weights).items():
+            if weight != plain[name]:
+                changed.setdefault(name, weight)
+    return msgspec.structs.replace(best, **changed)
 
 
 def _measured(summary: Summary, objective: str) -> float:

@@ -1,0 +1,87 @@
+"""Plans, on made-up fleets whose limits are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+import pytest
+
+from kvroute.scorers.contract import Role
+from kvroute.simulator.latency.kind import Kind
+from kvroute.simulator.reports.summary import Summary
+from kvroute.simulator.runs.scenario import Scenario
+from kvroute.simulator.search.capacity import Planner, Variant, cheapest, chosen_label, fleet
+from kvroute.simulator.search.case import Case, Source
+from tests.simulator.search.summaries import summary
+
+SOURCE = Source("shared-prefix", requests=20, rate=10.0)
+VARIANT = Variant("k", Kind(), price=2.0)
+
+
+def planner(meets: Callable[[Case], bool], seeds: Sequence[int] = (0,)) -> Planner:
+    """Whose runs meet the SLO where that says so."""
+
+    def evaluate(cases: Sequence[Case]) -> list[Summary]:
+        return [summary(slo_met=meets(case), slo_share=0.95 if meets(case) else 0.2) for case in cases]
+
+    return Planner(SOURCE, Scenario((Kind(),)), seeds, "ttft_p90<1s", evaluate)
+
+
+def prefills(case: Case) -> int:
+    """Replicas that only prefill."""
+    return sum(kind.role is Role.PREFILL for kind in case.scenario.replicas)
+
+
+def test_the_slo_must_hold_with_every_seed() -> None:
+    """Seed 1 needs a replica more."""
+    found = planner(lambda case: len(case.scenario.replicas) >= 5 + case.scenario.seed, seeds=(0, 1)).fewest(
+        VARIANT, 64
+    )
+    assert (found.replicas, found.cost) == (6, 12.0)
+    assert [point.replicas for point in found.curve] == sorted(point.replicas for point in found.curve)
+    assert chosen_label(found) == "6 x k, seed "
+
+
+@pytest.mark.parametrize(("best", "expected"), [(2, 2), (None, None)])
+def test_roles_are_taken_where_they_save_replicas(best: int | None, expected: int | None) -> None:
+    """All doing both needs 6; a split with 2 prefill replicas would do with 4."""
+
+    def meets(case: Case) -> bool:
+        count = len(case.scenario.replicas)
+        return prefills(case) == best and count >= 4 if prefills(case) else count >= 6
+
+    found = planner(meets).fewest(VARIANT, 64, roles=True)
+    assert found.best_split is not None
+    assert found.best_split.prefill == expected
+    assert found.replicas == (4 if best else 6)
+    assert found.cost == 2.0 * found.replicas
+
+
+def test_the_greatest_load() -> None:
+    """Of so many replicas, each good for 7 a second."""
+    found = planner(lambda case: (case.source.rate or 0.0) <= 7.0 * len(case.scenario.replicas)).greatest(VARIANT, 3)
+    assert found.load is not None
+    assert 20.0 <= found.load <= 21.0
+    assert (found.replicas, found.knob, found.bounded) == (3, "rate", False)
+
+
+def test_the_cheapest_by_price_and_by_what_it_takes() -> None:
+    """Fewest replicas where no price is known; price per load where load was the question."""
+    two = planner(lambda case: len(case.scenario.replicas) >= 2).fewest(VARIANT, 8)
+    three = planner(lambda case: len(case.scenario.replicas) >= 3).fewest(Variant("cheap", Kind(), price=1.0), 8)
+    assert cheapest([two, three]) == "cheap"
+    assert cheapest([msgspec.structs.replace(one, cost=None) for one in (two, three)]) == "k"
+    never = planner(lambda case: False).fewest(VARIANT, 8)
+    assert cheapest([never]) is None
+    assert never.replicas is None
+    slow, fast = (
+        planner(lambda case, most=most: (case.source.rate or 0) <= most).greatest(VARIANT, 2) for most in (5, 9)
+    )  # type: ignore[misc]
+    assert cheapest([slow, msgspec.structs.replace(fast, variant="fast")]) == "fast"
+
+
+def test_a_fleet_with_roles() -> None:
+    """Prefill first, then decode."""
+    roles = [kind.role for kind in fleet(Kind(), 5, 2)]
+    assert roles == [Role.PREFILL] * 2 + [Role.DECODE] * 3

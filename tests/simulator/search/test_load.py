@@ -1,0 +1,47 @@
+"""Loads, and where the knee is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from kvroute.simulator.errors import WorkloadError
+from kvroute.simulator.latency.kind import Kind
+from kvroute.simulator.reports.summary import Summary
+from kvroute.simulator.runs.scenario import Scenario
+from kvroute.simulator.search.case import Case, Source
+from kvroute.simulator.search.load import at_loads, find_knee, knob_of
+from tests.simulator.search.summaries import summary
+
+SOURCE = Source("shared-prefix", requests=20)
+FLEET = Scenario((Kind(),))
+
+
+@pytest.mark.parametrize("border", [0.7, 37.0, 900.0])
+def test_the_knee_is_where_saturation_begins(border: float) -> None:
+    """Whatever the workload's own rate; found to a few percent."""
+
+    def evaluate(cases: Sequence[Case]) -> list[Summary]:
+        return [
+            summary(
+                saturated=(case.source.rate or 10.0) > border, throughput_requests=min(border, case.source.rate or 10.0)
+            )
+            for case in cases
+        ]
+
+    knee = find_knee(SOURCE, FLEET, evaluate, "latency")
+    assert knee.knob == "rate"
+    assert border * 0.94 <= knee.at <= border
+    assert [level.rate for level in at_loads(knee, [1.0, 0.5])] == pytest.approx([knee.at / 2, knee.at])
+
+
+def test_a_fleet_that_is_always_saturated_has_no_knee() -> None:
+    """That is told."""
+    with pytest.raises(WorkloadError, match="no knee"):
+        find_knee(SOURCE, FLEET, lambda cases: [summary(saturated=True) for _ in cases], "latency")
+
+
+def test_closed_loops_take_a_rate_or_a_speedup() -> None:
+    """What sets the load is seen from what the workload accepts."""
+    assert knob_of(SOURCE) == "rate"
