@@ -13,6 +13,7 @@ import msgspec
 
 from kvroute.simulator.errors import FleetError
 from kvroute.simulator.latency.fitted import Errors, Fitted, fit
+from kvroute.simulator.latency.kind import Kind
 from kvroute.simulator.latency.measured import Group, read
 
 HERE = Path(__file__).with_name("presets.json")
@@ -29,8 +30,20 @@ def build(groups: Sequence[Group]) -> list[Fitted]:
 
 
 def write(fits: Sequence[Fitted], path: Path) -> None:
-    """As `presets.py` reads it."""
-    path.write_bytes(msgspec.json.format(msgspec.json.encode([fitted.kind for fitted in fits]), indent=1) + b"\n")
+    """As `presets.py` reads it: what was fitted, and no defaults."""
+    told = [_told(fitted.kind, Kind()) for fitted in fits]
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(told), indent=1) + b"\n")
+
+
+def _told(struct: msgspec.Struct, default: msgspec.Struct) -> dict[str, object]:
+    told: dict[str, object] = {}
+    for field in struct.__struct_fields__:
+        value, otherwise = getattr(struct, field), getattr(default, field)
+        if isinstance(value, msgspec.Struct):
+            told[field] = _told(value, otherwise)
+        elif value != otherwise:
+            told[field] = value
+    return told
 
 
 def row(name: str, errors: Errors) -> str:

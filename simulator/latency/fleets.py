@@ -74,6 +74,8 @@ def _part(part: str, text: str) -> Entry:
         count, kind = "1", part
     if not count.strip().isdecimal():
         raise FleetError(f"{text}: {count.strip()!r} is no count; {_HOW}")
+    if not kind.strip():
+        raise FleetError(f"{text or 'an empty fleet'}: a part names no kind; {_HOW}")
     kind, colon, role = kind.strip().rpartition(":")
     if not colon or (role not in ROLES and kind.startswith("roofline")):
         return Entry(preset=kind + colon + role, count=int(count))
