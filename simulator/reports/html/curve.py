@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 
 from kvroute.simulator.reports.knee import Regime
-from kvroute.simulator.reports.summary import Summary
 from kvroute.simulator.search.capacity import Plan
 from kvroute.simulator.search.cells import Figure
 from kvroute.simulator.search.comparison import Comparison
@@ -85,17 +84,3 @@ def curve_of_plan(plan: Plan) -> Curve:
 
 def _regime(name: str) -> Regime:
     return "beyond" if name == "beyond" else "at" if name == "at" else "below"
-
-
-def single(mean: float) -> Figure:
-    """A figure of one run."""
-    return Figure(mean, None)
-
-
-def point_of(x: float, summary: Summary) -> CurvePoint:
-    """A point of one run."""
-    from kvroute.simulator.search.measures import COMPARED, JUDGED, value
-
-    figures = {name: single(value(summary, name)) for name in (*COMPARED, *JUDGED)}
-    known = {name: figure for name, figure in figures.items() if figure.mean == figure.mean}
-    return CurvePoint(x, known, summary.regime, summary.slo_met)

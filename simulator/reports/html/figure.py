@@ -84,13 +84,25 @@ def seconds_axis(title: str, values: Sequence[float], limits: Sequence[float] = 
         return axis
     low, high = min([*positive, *limits]), max([*positive, *limits])
     if max(positive) <= LOG_FROM * min(positive):
-        return {**axis, "tickformat": "~s", "ticksuffix": "s", "range": [0.0, 1.08 * high]}
-    ticks = _ticks(low, high)
+        return {**axis, "range": [0.0, 1.08 * high], **_told(_even(high))}
     room = 0.04 * math.log10(high / low)
     return {
-        **axis, "type": "log", "range": [math.log10(low) - room, math.log10(high) + room],
-        "tickvals": ticks, "ticktext": [short_time(tick) for tick in ticks],
-    }  # fmt: skip
+        **axis,
+        "type": "log",
+        "range": [math.log10(low) - room, math.log10(high) + room],
+        **_told(_ticks(low, high)),
+    }
+
+
+def _told(ticks: list[float]) -> dict[str, Any]:
+    return {"tickvals": ticks, "ticktext": [short_time(tick) for tick in ticks]}
+
+
+def _even(high: float) -> list[float]:
+    """Five to ten round values from 0 on."""
+    power = 10.0 ** math.floor(math.log10(high / 5.0))
+    step = next(step * power for step in (1.0, 2.0, 5.0, 10.0) if 6.0 * step * power >= high)
+    return [float(f"{place * step:.3g}") for place in range(int(1.08 * high / step) + 1)]
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -103,6 +115,8 @@ def _ticks(low: float, high: float) -> list[float]:
 
 def short_time(seconds: float) -> str:
     """`2 s`, `50 ms`."""
+    if seconds == 0.0:
+        return "0"
     unit, name = time_unit(seconds)
     return f"{seconds / unit:.3g} {name}"
 

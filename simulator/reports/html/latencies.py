@@ -62,7 +62,7 @@ def _distribution(metric: str, name: str, about: str, runs: Sequence[Run], entri
                 "hovertemplate": f"%{{y:.1%}} within %{{x:.3s}}s<extra>{run.label}</extra>",
             }
         )  # fmt: skip
-    axis = seconds_axis(f"{name}: {about}", values, [term.limit for term in _terms(metric, slo)])
+    axis = seconds_axis(about, values, [term.limit for term in _terms(metric, slo)])
     layout: Layout = {
         "xaxis": axis, "yaxis": {"title": {"text": "share of requests"}, "tickformat": ".0%", "range": [0, 1.02]},
         **_limits(axis, "x", metric, slo),
@@ -90,7 +90,7 @@ def _percentiles(metric: str, name: str, about: str, runs: Sequence[Run], entrie
                 "hovertemplate": f"%{{text}} %{{x:.3s}}s<extra>{run.label}</extra>",
             }
         )  # fmt: skip
-    axis = seconds_axis(f"{name}: {about}", values, [term.limit for term in _terms(metric, slo)])
+    axis = seconds_axis(about, values, [term.limit for term in _terms(metric, slo)])
     layout: Layout = {"xaxis": axis, "yaxis": category_axis(runs), **_limits(axis, "x", metric, slo)}
     return Figure(f"percentiles-{metric}", name, traces, layout, rows_height(len(runs)), told=_told(name, metric, runs))
 

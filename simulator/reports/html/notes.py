@@ -38,7 +38,7 @@ def scenario_words(runs: Sequence[Run]) -> list[tuple[str, str]]:
     requests = sorted({run.summary.requests for run in runs})
     rates = sorted({run.summary.offered_rate for run in runs if run.summary.offered_rate is not None})
     words = [("Workload", ", ".join(workloads)), ("Requests", _span([f"{one:,}" for one in requests]))]
-    words[1] = ("Requests", words[1][1] + (f", {_span([digits(rate) for rate in rates])} a second" if rates else ""))
+    words[1] = ("Requests", words[1][1] + (f" at {_span([digits(rate) for rate in rates])} a second" if rates else ""))
     fleets = dict.fromkeys(fleet(run.scenario) for run in runs)
     if len(fleets) == 1:
         words.append(("Fleet", next(iter(fleets))))
