@@ -30,6 +30,8 @@ class Again(NamedTuple):
     predicted_ttft: float
     recorded: str
     """What was chosen then."""
+    whole: bool
+    """All that had happened before in its router's life is in the log."""
 
     @property
     def same(self) -> bool:
@@ -66,6 +68,8 @@ class _Life:
     def __init__(self, began: Began) -> None:
         policy, rng = load_policy(began.policy), np.random.default_rng(began.seed)
         self._deciding = Deciding(Fleet(began.step), Index(), policy, rng, began.fetch_seconds)
+        self._last = began.order
+        self._whole = began.order == 0
         self._outside = Outside(self._deciding.fleet)
         self._under_way: dict[int, tuple[Request, Decision]] = {}
         self._found: list[Again] = []
@@ -73,7 +77,9 @@ class _Life:
     def decide(self, lines: Iterable[Line]) -> Iterator[Again]:
         """All decisions, as they come."""
         events = sorted(_events(self, lines), key=lambda event: event[0])
-        for _, act in events:
+        for order, act in events:
+            self._whole = self._whole and order == self._last + 1
+            self._last = order
             act()
             yield from self._found
             self._found.clear()
@@ -146,9 +152,10 @@ class _Life:
             return
         decision = deciding.decide(request, now, frozenset(attempt.tried))
         if isinstance(decision, Reason):
-            self._found.append(Again(record, number, "", math.nan, then))
+            self._found.append(Again(record, number, "", math.nan, then, self._whole))
         else:
-            self._found.append(Again(record, number, decision.replica.name, decision.predicted_ttft, then))
+            again = Again(record, number, decision.replica.name, decision.predicted_ttft, then, self._whole)
+            self._found.append(again)
             if decision.replica.name == then:
                 self._under_way[id(record)] = request, decision
                 return

@@ -19,7 +19,7 @@ import numpy as np
 from kvroute.router.core.decide import Reason
 from kvroute.scorers.contract import Request
 from kvroute.scorers.plugins import load_policy
-from kvroute.simulator.engine.contract import Milestone
+from kvroute.simulator.engine.contract import Milestone, Replica
 from kvroute.simulator.engine.sequence import Sequence
 from kvroute.simulator.runs.engines import Engines
 from kvroute.simulator.runs.late import Events, Scrapes, Sharing
@@ -289,6 +289,11 @@ class Run:
             self._timers.at(next_job.at, self._arrive, next_job)
 
     # --- what came of it ---
+
+    @property
+    def engines(self) -> list[Replica]:
+        """One a replica."""
+        return self._engines.all
 
     def open_leases(self) -> list[int]:
         """Leases not yet settled, per router: of its own, and of others."""

@@ -69,3 +69,12 @@ def test_each_life_begins_with_nothing(tmp_path: Path) -> None:
     day(tmp_path / "log", 12)
     found = list(redecide(lines(path)))
     assert [again.replica for again in found[:12]] == [again.replica for again in found[12:]]
+
+
+def test_a_past_that_is_not_whole_is_known() -> None:
+    """From the first number on that is missing; nothing is sure of a file that does not begin with its router."""
+    told = [member("r0", order=1), sent(2), sent(6, at=2.0)]
+    assert [again.whole for again in picks(*told)] == [True, False]
+    late = began()
+    late.order = 1
+    assert [again.whole for again in redecide([late, member("r0", "here", order=1), sent(2)])] == [False]
