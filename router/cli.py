@@ -12,6 +12,7 @@ import click
 from kvroute import __version__
 
 LAZY = {
+    "calibrate": "kvroute.simulator.commands.calibrate:calibrate",
     "compare": "kvroute.simulator.commands.compare:compare",
     "demo": "kvroute.router.demo:demo",
     "fidelity": "kvroute.simulator.commands.fidelity:fidelity",

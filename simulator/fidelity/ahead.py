@@ -16,10 +16,22 @@ from kvroute.simulator.engine.sequence import EngineRequest
 class Member:
     """One request in the scheduler's eyes."""
 
-    __slots__ = ("blocks", "computed", "generated", "index", "outputs", "preempted", "prompt", "request", "running",
-                 "scheduled", "stored")  # fmt: skip
+    __slots__ = (
+        "blocks",
+        "cached",
+        "computed",
+        "generated",
+        "index",
+        "outputs",
+        "preempted",
+        "prompt",
+        "request",
+        "running",
+        "scheduled",
+        "stored",
+    )  # fmt: skip
 
-    def __init__(self, index: int, request: EngineRequest) -> None:
+    def __init__(self, index: int, request: EngineRequest, cached: int | None = None) -> None:
         self.index = index
         """Its place in the order of arrival."""
         self.request = request
@@ -32,6 +44,8 @@ class Member:
         """Output tokens by then."""
         self.stored = 0
         """Its leading blocks that answer to a key."""
+        self.cached = cached
+        """Tokens that the cache is known to have held for it when it was first scheduled; None: the cache decides."""
         self.running = False
         self.preempted = False
         self.scheduled = 0.0
@@ -134,7 +148,7 @@ class Ahead:
             if matched is None:
                 return
             self.waiting.popleft()
-            hit = len(matched) * self._size
+            hit = self._hit(member, matched)
             self.cache.pin(matched)
             member.blocks = matched
             member.computed = hit
@@ -152,11 +166,17 @@ class Ahead:
     def _entry(self, member: Member, budget: int) -> list[int] | None:
         """The cached blocks that a waiting request begins with; None where it finds no room."""
         known = member.prompt + member.generated
-        matched = self.cache.match(member.request.keys, (known - 1) // self._size)
-        hit = len(matched) * self._size
+        matched = self.cache.match(member.request.keys, (known - 1) // self._size) if member.cached is None else []
+        hit = self._hit(member, matched)
         count = known - hit if self.reserve else min(known - hit, budget)
         fresh = (self._size - 1 + hit + count) // self._size - len(matched)
         return matched if self.cache.fits(matched, fresh) else None
+
+    def _hit(self, member: Member, matched: list[int]) -> int:
+        """Tokens that need not be computed."""
+        if member.cached is None:
+            return len(matched) * self._size
+        return 0 if member.preempted else min(member.cached, member.prompt - 1)
 
     def _grow(self, member: Member, fresh: int, count: int) -> None:
         """Take `fresh` blocks; those that `count` more tokens fill answer to their keys from now on."""

@@ -17,6 +17,10 @@ from kvroute.simulator.errors import SimulatorError
 
 BLOCK = 16
 """Tokens a block where the run does not say."""
+DEPTH = 4
+"""Folders above a run in which its workload may lie."""
+SAME = 600.0
+"""Clocks whose times lie nearer to each other than that are one [s]."""
 
 
 class FidelityError(SimulatorError):
@@ -72,6 +76,10 @@ class Recording(msgspec.Struct, frozen=True):
     """`mem_size` [GB], `mem_bw` [GB/s] and `mem_util` of one GPU, where told."""
     notes: list[str]
     """What could not be found out."""
+    cached: list[int] | None = None
+    """Prompt tokens found in the cache, where the log tells; then keys are not looked at."""
+    one_clock: bool = False
+    """Arrivals are of the same clock as the rest."""
 
 
 class Line(msgspec.Struct):
@@ -85,6 +93,7 @@ class Line(msgspec.Struct):
     request_id: str = ""
     queued_ts: float | None = None
     scheduled_ts: float | None = None
+    cached_toks: int | None = None
 
 
 class _Asked(msgspec.Struct):
@@ -109,7 +118,7 @@ def find(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, root: Path) -> Recording:
-    """The run whose meta.json lies in `folder`; workloads are looked for between it and `root`.
+    """The run whose meta.json lies in `folder`; workloads are looked for there and above. `root`: what names count from.
 
     Raises:
         FidelityError: a file is missing or wrong; names file, line, reason.
@@ -129,7 +138,7 @@ def read(folder: Path, root: Path) -> Recording:
     place = folder.parent if folder.name == "vllm" else folder
     machine, hardware, tp = _machine(place, engine)
     caching = cache.get("enable_prefix_caching", engine.get("enable_prefix_caching", True))
-    asked = _keyed(folder, root, meta, requests, kept, size, notes) if caching is not False else _plain(requests)
+    asked = _keyed(folder, meta, requests, kept, size, notes) if caching is not False else plain(requests)
     return Recording(
         name=str(place.relative_to(root)) if place != root and root in place.parents else place.name,
         hardware=hardware,
@@ -151,6 +160,7 @@ def read(folder: Path, root: Path) -> Recording:
         ticks=_ticks(folder / "timeseries.csv", notes),
         machine=machine,
         notes=notes,
+        one_clock=one_clock(kept),
     )
 
 
@@ -184,16 +194,17 @@ def read_lines(path: Path) -> Iterator[tuple[int, Line]]:
 
 
 def align(path: Path, lines: list[Line]) -> list[Timed]:
-    """One clock for all: arrivals are of the wall clock, the rest of a monotonic one; they meet at the least delay.
+    """One clock for all, by arrival.
 
-    What a request spends at least on its way to the engine is thereby part of no time here.
+    Arrivals may be of the wall clock and the rest of a monotonic one; then they are made to meet at the least delay,
+    and what a request spends at least on its way to the engine is part of no time here.
 
     Raises:
-        FidelityError: there are no requests.
+        FidelityError: there are no requests, or nothing tells how two clocks belong together.
     """
     if not lines:
         raise FidelityError(f"{path}: no request that was answered")
-    offset = min(_entered(line) - line.arrival_time for line in lines)
+    offset = 0.0 if one_clock(lines) else min(_entered(path, line) - line.arrival_time for line in lines)
     start = min(line.arrival_time for line in lines)
     origin = start + offset
 
@@ -216,19 +227,30 @@ def align(path: Path, lines: list[Line]) -> list[Timed]:
     return sorted(timed, key=lambda one: one.arrival)
 
 
-def _entered(line: Line) -> float:
-    """The first monotonic time of a request."""
+def one_clock(lines: list[Line]) -> bool:
+    """Whether arrivals are of the same clock as first tokens: none comes before its request, nor an hour after."""
+    waits = [(line.first_token_ts or 0.0) - line.arrival_time for line in lines]
+    entries = [line.queued_ts - line.arrival_time for line in lines if line.queued_ts is not None]
+    return 0.0 <= min([*waits, *entries]) < SAME
+
+
+def _entered(path: Path, line: Line) -> float:
+    """The first time of a request that is not its arrival."""
     stamp = line.queued_ts if line.queued_ts is not None else line.scheduled_ts
-    return stamp if stamp is not None else line.first_token_ts or 0.0
+    if stamp is None:
+        raise FidelityError(
+            f"{path}: arrival_time and first_token_ts are of different clocks, and there is no queued_ts or"
+            " scheduled_ts to bring them together; write all times of one clock"
+        )
+    return stamp
 
 
-def _plain(requests: list[Timed]) -> list[EngineRequest]:
+def plain(requests: list[Timed]) -> list[EngineRequest]:
     return [EngineRequest(one.id, one.prompt_tokens, one.output_tokens) for one in requests]
 
 
 def _keyed(
     folder: Path,
-    root: Path,
     meta: dict[str, Any],
     requests: list[Timed],
     lines: list[Line],
@@ -236,10 +258,10 @@ def _keyed(
     notes: list[str],
 ) -> list[EngineRequest]:
     """The requests with the keys of their blocks, from the token ids of the workload that the run names."""
-    path = _workload(folder, root, meta.get("dataset_path"))
+    path = _workload(folder, meta.get("dataset_path"))
     if path is None:
         notes.append("no workload file with token ids: prefix cache hits are not reproduced")
-        return _plain(requests)
+        return plain(requests)
     decoder = msgspec.json.Decoder(_Asked)
     asked: list[_Asked] = []
     for number, raw in enumerate(path.read_bytes().splitlines(), 1):
@@ -275,15 +297,13 @@ def _ordinal(name: str, otherwise: int) -> int:
     return int(tail) if tail.isdecimal() else otherwise
 
 
-def _workload(folder: Path, root: Path, told: object) -> Path | None:
+def _workload(folder: Path, told: object) -> Path | None:
     if not isinstance(told, str) or not told:
         return None
-    for place in (folder, *folder.parents):
+    for place in (folder, *folder.absolute().parents[:DEPTH]):
         for candidate in (place / told, place / "workloads" / Path(told).name):
             if candidate.is_file():
                 return candidate
-        if place == root.parent:
-            break
     return None
 
 

@@ -59,6 +59,8 @@ class Rehearsal(NamedTuple):
     limits: Limits
     depth: int = 2
     reserve: bool = True
+    cached: Sequence[int] | None = None
+    """Tokens that each is known to have found in the cache; None: the cache decides, by the requests' keys."""
 
     def play(self, step: Coefficients, observed: Observed | None = None) -> Played:
         """From the first arrival to the last token, under this step time; the clock is set to what was `observed`."""
@@ -114,7 +116,8 @@ class _Play:
     def _arrive(self) -> None:
         arrivals, requests = self.given.arrivals, self.given.requests
         while self.next < len(arrivals) and arrivals[self.next] <= self.now:
-            self.scheduler.waiting.append(Member(self.next, requests[self.next]))
+            cached = None if self.given.cached is None else self.given.cached[self.next]
+            self.scheduler.waiting.append(Member(self.next, requests[self.next], cached))
             self.next += 1
 
     def _launch(self) -> bool:

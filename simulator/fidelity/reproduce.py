@@ -136,14 +136,17 @@ def coefficients(found: Fit) -> dict[str, Coefficient]:
     }
 
 
-def rehearsals(recording: Recording, depth: int | None = None) -> list[Rehearsal]:
-    """The run under each way of scheduling that it may have had, the likelier first; or under that one."""
-    arrivals = [one.arrival for one in recording.requests]
+def rehearsals(recording: Recording, depth: int | None = None, delay: float = 0.0) -> list[Rehearsal]:
+    """The run under each way of scheduling that it may have had, the likelier first; or under that one.
+
+    `delay`: what each request spends on its way to the engine [s].
+    """
+    arrivals = [one.arrival + delay for one in recording.requests]
     limits = capacity(recording).limits
     ahead = recording.ahead if recording.ahead is not None else looks_ahead(recording.requests, limits)
     told = {True: (2,), False: (1,), None: (2, 1)}[ahead]
     return [
-        Rehearsal(recording.asked, arrivals, limits, depth=one, reserve=recording.reserve)
+        Rehearsal(recording.asked, arrivals, limits, depth=one, reserve=recording.reserve, cached=recording.cached)
         for one in (told if depth is None else (depth,))
     ]
 

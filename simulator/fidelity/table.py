@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kvroute.simulator.fidelity.calibration import Calibration
 from kvroute.simulator.fidelity.measures import Measure
 from kvroute.simulator.fidelity.reproduce import Coefficient, Result
 
@@ -65,3 +66,24 @@ def written(name: str, one: Coefficient) -> str:
     factor, unit = _UNITS[name]
     error = "?" if one.error is None else f"{one.error * factor:.2g}"
     return f"{one.value * factor:.3g}±{error} {unit}"
+
+
+def show_calibration(found: Calibration, console: Console) -> None:
+    """The coefficients, and the errors on requests that were held out."""
+    table = Table(title=f"{found.log}: {found.requests} requests, {found.intervals} intervals", title_justify="left")
+    for name in ("coefficient", "value", ""):
+        table.add_column(name)
+    for name, one in found.coefficients.items():
+        table.add_row(name, written(name, one), "" if found.told[name] else "[yellow]not told by the log[/]")
+    ingress = found.kind.ingress.seconds
+    table.add_row("ingress", f"{ingress * 1e3:.3g} ms", "")
+    console.print(table)
+    scores = Table(title="held out: the worst of " + str(len(found.held_out)) + " trials", title_justify="left")
+    for name in ("measure", "real", "simulated", "error", "goal"):
+        scores.add_column(name, justify="left" if name == "measure" else "right")
+    for name, measure in found.metrics.items():
+        goal = "" if measure.goal is None else f"{measure.goal:.0%}"
+        scores.add_row(name, f"{measure.real:.4g}", f"{measure.simulated:.4g}", _error(measure), goal)
+    console.print(scores)
+    for note in found.notes:
+        console.print(f"  [yellow]{escape(note)}[/]", highlight=False)
