@@ -34,6 +34,9 @@ from kvroute.simulator.workloads import log as logs
 from kvroute.simulator.workloads.decisions import beginning, fleet, lines, paths
 from kvroute.simulator.workloads.log import Logged
 
+DECIDED_AGAIN = 20_000
+"""Lines of each file whose decisions are taken again: some seconds' work."""
+
 
 @click.command()
 @click.argument("log")
@@ -178,13 +181,14 @@ class _Replay:
     def _again(self) -> str:
         same, decisions = self._decided_again
         if not decisions:
-            return "no decision of the log could be taken again"
+            return "no decision could be taken again: the log does not begin with its router, or lines of it were lost"
         return f"decided again from the log alone: {same:,} of {decisions:,} picks are the same"
 
     @functools.cached_property
     def _decided_again(self) -> tuple[int, int]:
-        """(picks that are the same, decisions) of all files."""
-        found = [again.same for file in self._files for again in redecide(lines(file)) if again.recorded]
+        """(picks that are the same, decisions) of those whose whole past is in the beginnings of the files."""
+        beginnings = (islice(lines(file), DECIDED_AGAIN) for file in self._files)
+        found = [again.same for told in beginnings for again in redecide(told) if again.recorded and again.whole]
         return sum(found), len(found)
 
     def _page(self, control: _One) -> str:

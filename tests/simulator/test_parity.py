@@ -154,6 +154,7 @@ async def test_a_live_log_is_decided_again_alike(policy: str, tmp_path: Path) ->
     found = list(redecide(lines(str(path))))
     assert len({again.record.id for again in found}) == 16 * 4
     assert sum(again.record.attempts > 1 for again in found) > 0
+    assert all(again.whole for again in found)
     assert [(again.record.id, again.attempt) for again in found if not again.same] == []
     assert max(map(_off, found)) < 1e-6
 
