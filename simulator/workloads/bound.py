@@ -33,49 +33,78 @@ class Bound:
     def add(self, job: Job) -> int:
         """Prompt tokens of this job that were known. As in the engine, the prompt's last token is computed always."""
         request = job.request
-        keys: Sequence[int] = request.keys
+        keys, key_tokens = request.keys, self._key_tokens
+        stretches = self._stretches
         known, count = 0, len(keys)
         head = length = 0
         while known < count:
             first = keys[known]
-            held = self._stretches.get(first)
+            held = stretches.get(first)
             if held is None:
                 break
             head, length = first, held
-            end = min(known + held, count)
+            end = known + held
+            if end > count:
+                end = count
             if keys[end - 1] != first + end - 1 - known:
                 end = _parting(keys, known, end)
             known = end
-        reusable = min(known, (request.tokens - 1) // self._key_tokens)
+        reusable = (request.tokens - 1) // key_tokens
+        if known < reusable:
+            reusable = known
+        if known < count:
+            if keys[known] >= UNIQUE:
+                return reusable * key_tokens
+            head, length = self._enter(keys, known, head, length)
         if job.answer_keys and self._answers:
-            keys = [*keys, *job.answer_keys]
-            count = len(keys)
-        if known < count and keys[known] < UNIQUE:
-            self._remember(keys, known, head, length)
-        return reusable * self._key_tokens
+            self._answered(job.answer_keys, head, length, keys[-1] if keys else -1)
+        return reusable * key_tokens
 
-    def _remember(self, keys: Sequence[int], known: int, head: int, length: int) -> None:
-        """Enter the keys from `known` on; `head` and `length` are of the stretch in which the known ones end."""
+    def _answered(self, keys: Sequence[int], head: int, length: int, before: int) -> None:
+        """Enter an answer's keys; `head` and `length` are of the stretch in which its prompt ends, with `before`."""
+        first = keys[0]
+        if first >= UNIQUE or before >= UNIQUE:
+            return
+        if isinstance(keys, range) and keys.step == 1 and first == head + length and before == first - 1:
+            self._stretches[head] = length + len(keys)
+            return
+        known, count = 0, len(keys)
+        inside = head <= before < head + length
+        left = head + length - 1 - before if inside and first == before + 1 else 0
+        if left > 0:  # its prompt ends within a stretch that goes on: it was answered before
+            known = min(left, count)
+            if keys[known - 1] != first + known - 1:
+                known = _parting(keys, 0, known)
+        while known < count:
+            held = self._stretches.get(keys[known])
+            if held is None:
+                break
+            head, length = keys[known], held
+            end = min(known + held, count)
+            if keys[end - 1] != head + end - 1 - known:
+                end = _parting(keys, known, end)
+            known = end
+        if known < count:
+            self._enter(keys, known, head, length, before)
+
+    def _enter(self, keys: Sequence[int], known: int, head: int, length: int, before: int = -1) -> tuple[int, int]:
+        """Enter the keys from `known` on, which are new; `head` and `length` are of the stretch in which the known ones
+        end, `before` stands before the first of `keys`. Gives the stretch in which these end."""
         stretches = self._stretches
         count = len(keys)
         while known < count:
             first = keys[known]
             if first >= UNIQUE:
-                return
-            held = stretches.get(first)
-            if held is None:
-                end = _consecutive(keys, known)
-                if length and first == head + length and keys[known - 1] == first - 1:
-                    length += end - known
-                else:
-                    head, length = first, end - known
-                stretches[head] = length
-            else:  # an answer that was known: its prompt came before
-                head, length = first, held
-                end = min(known + held, count)
-                if keys[end - 1] != first + end - 1 - known:
-                    end = _parting(keys, known, end)
+                break
+            end = _consecutive(keys, known)
+            parent = keys[known - 1] if known else before
+            if length and first == head + length and parent == first - 1:
+                length += end - known
+            else:
+                head, length = first, end - known
+            stretches[head] = length
             known = end
+        return head, length
 
 
 def _parting(keys: Sequence[int], start: int, end: int) -> int:
@@ -93,11 +122,11 @@ def _parting(keys: Sequence[int], start: int, end: int) -> int:
 
 def _consecutive(keys: Sequence[int], start: int) -> int:
     """End of the stretch of consecutive keys at `start`."""
-    count, first = len(keys), keys[start]
-    if keys[count - 1] - first == count - 1 - start and list(keys[start:]) == list(range(first, first + count - start)):
+    count, ahead = len(keys), keys[start] - start
+    if keys[count - 1] == ahead + count - 1 and list(keys[start:]) == list(range(ahead + start, ahead + count)):
         return count
     end = start + 1
-    while end < count and keys[end] - first == end - start:
+    while end < count and keys[end] == ahead + end:
         end += 1
     return end
 
