@@ -25,7 +25,7 @@ from kvroute.simulator.runs.engines import Engines
 from kvroute.simulator.runs.late import Events, Scrapes, Sharing
 from kvroute.simulator.runs.links import Links
 from kvroute.simulator.runs.outcome import Outcome, Requests
-from kvroute.simulator.runs.pairs import Pair, better
+from kvroute.simulator.runs.pairs import Pair, split
 from kvroute.simulator.runs.roster import paired, specs
 from kvroute.simulator.runs.router import Router
 from kvroute.simulator.runs.sampling import Sampling
@@ -172,7 +172,8 @@ class Run:
         routers = self._routers
         router = routers[0] if len(routers) == 1 else routers[int(self._spread.integers(len(routers)))]
         begun = time.perf_counter()
-        decision = router.decide(request, now)
+        pair = None if self._links is None else split(router, self._links, request, now)
+        decision = router.decide(request, now) if pair is None else pair.prefill
         self._decision_seconds += time.perf_counter() - begun
         if isinstance(decision, Reason):
             self._refuse(job, now)
@@ -180,13 +181,14 @@ class Run:
         index = decision.replica.row
         requests.hit[row] = int(decision.hit_tokens)
         requests.best_hit[row] = int(decision.best_hit_tokens)
-        requests.predicted[row] = decision.predicted_ttft
-        requests.replica[row] = index
-        opened = Open(row, job, router, decision)
-        if self._links is not None:
-            pair = opened.pair = better(router, self._links, request, decision, now)
-            if pair is not None:
-                requests.prefill[row] = index = pair.source
+        if pair is None:
+            requests.predicted[row] = decision.predicted_ttft
+            requests.replica[row] = index
+        else:
+            requests.predicted[row] = pair.predicted
+            requests.replica[row] = pair.row
+            requests.prefill[row] = index
+        opened = Open(row, job, router, decision, pair)
         if self._sharing is not None:
             self._sharing.opened(opened, now)
         self._timers.at(self._there(now, index, request), self._submit, opened)
@@ -205,7 +207,7 @@ class Run:
     def _submit(self, now: float, opened: Open) -> None:
         """The request has reached its engine."""
         job, pair = opened.job, opened.pair
-        index = opened.decision.replica.row if pair is None else pair.source
+        index = opened.decision.replica.row
         wanted = asked(opened) if pair is None else asked(opened, output=1, keep=True)
         sequence = self._engines.add(index, wanted, now)
         if pair is not None:

@@ -15,14 +15,15 @@ class Open:
 
     __slots__ = ("decision", "foreign", "job", "pair", "router", "row")
 
-    def __init__(self, row: int, job: Job, router: Router, decision: Decision) -> None:
+    def __init__(self, row: int, job: Job, router: Router, decision: Decision, pair: Pair | None) -> None:
         self.row = row
         self.job = job
         self.router = router
         self.decision = decision
+        """Where it was sent: the prefill of a pair."""
         self.foreign: list[tuple[Router, Lease]] = []
         """What other routers have been told of it."""
-        self.pair: Pair | None = None
+        self.pair = pair
         """Where it is prefilled on one replica and decoded on another."""
 
 
