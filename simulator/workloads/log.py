@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import statistics
+import sys
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -47,29 +48,32 @@ class Turn(msgspec.Struct, gc=False):
 class Logged:
     """A decision log as a workload. `turns[int(job.request.id)].record` is what a job was made of."""
 
-    def __init__(self, name: str, turns: list[Turn], jobs: list[Job], key_tokens: int, pauses: float | None) -> None:
-        """`jobs` belong to the turns of the same indices, by ascending `at`. `pauses`: what the times between an answer
-        and the next turn are multiplied by; None: turns are sent at their own times, whatever came of others."""
+    def __init__(self, name: str, turns: list[Turn], key_tokens: int, scale: float, closed: bool) -> None:
+        """`turns` by ascending time. `scale`: what recorded times are multiplied by. `closed`: turns follow answers;
+        else they are sent at their own times, whatever came of others."""
         self.name = name
         self.key_tokens = key_tokens
         self.turns = turns
-        self._jobs = jobs
-        self._closed = pauses is not None
+        self._scale = scale
+        self._closed = closed
         self._following: dict[int, list[tuple[float, int]]] = {}
         for i, turn in enumerate(turns):
-            if pauses is not None and turn.before is not None:
-                pause = (turn.record.at - turns[turn.before].record.ended) * pauses
+            if closed and turn.before is not None:
+                pause = (turn.record.at - turns[turn.before].record.ended) * scale
                 self._following.setdefault(turn.before, []).append((pause, i))
 
     def arrivals(self) -> Iterator[Job]:
         """All jobs; where turns follow answers, those that follow none."""
-        turns, closed = self.turns, self._closed
-        return (job for i, job in enumerate(self._jobs) if not closed or turns[i].before is None)
+        turns, scale = self.turns, self._scale
+        start = turns[0].record.at
+        for i, turn in enumerate(turns):
+            if turn.before is None or not self._closed:
+                yield _job(i, turn, (turn.record.at - start) * scale, self.key_tokens)
 
     def after(self, job: Job, now: float) -> Sequence[Job]:
         """The turns that followed this one's answer."""
         following = self._following.get(int(job.request.id), ())
-        return [msgspec.structs.replace(self._jobs[i], at=now + pause) for pause, i in following]
+        return [_job(i, self.turns[i], now + pause, self.key_tokens) for pause, i in following]
 
 
 def read(
@@ -103,9 +107,7 @@ def read(
     _connect(turns, key_tokens)
     chosen = _chosen(turns, sample, seed, requests)
     scale = _scale(path, chosen, rate, speedup)
-    start = chosen[0].record.at
-    jobs = [_job(i, turn, (turn.record.at - start) * scale, key_tokens) for i, turn in enumerate(chosen)]
-    return Logged(name or f"log:{path}", chosen, jobs, key_tokens, scale if closed else None)
+    return Logged(name or f"log:{path}", chosen, key_tokens, scale, closed)
 
 
 def _make(wanted: Wanted) -> Logged:
@@ -135,7 +137,7 @@ class _Numbers:
 
 def _turns(path: str, model: str) -> list[Turn]:
     """What can be sent again, by time of arrival."""
-    found = [one for one in records(path) if not model or model in (one.model, one.adapter)]
+    found = [_slim(one) for one in records(path) if not model or model in (one.model, one.adapter)]
     read = [one for one in found if one.tokens > 0 and not (one.outcome == "completed" and one.status >= 400)]
     if len(read) < len(found):
         words = "%s: %d requests are left out: their prompt was not read, or the engine answered with an error"
@@ -148,6 +150,13 @@ def _turns(path: str, model: str) -> list[Turn]:
     read.sort(key=lambda one: (one.at, one.orders[0]))
     _told(read)
     return [Turn(one) for one in read]
+
+
+def _slim(one: Decided) -> Decided:
+    """Without what nobody looks at again, for logs are long."""
+    one.id, one.session = "", None if one.session is None else sys.intern(one.session)
+    one.replica, one.model = sys.intern(one.replica), sys.intern(one.model)
+    return one
 
 
 def _told(found: list[Decided]) -> None:
