@@ -38,7 +38,7 @@ from kvroute.simulator.search.case import Source
 from kvroute.simulator.search.cells import seed_changes
 from kvroute.simulator.search.load import Level, level
 from kvroute.simulator.search.measures import check_measure
-from kvroute.simulator.search.weights import PLAIN, Held, Task, Tuner, Tuning, Weights, held_label, judge
+from kvroute.simulator.search.weights import PLAIN, Held, Task, Tuner, Tuning, Weights, held_label, judge, judged_on
 
 
 @click.command()
@@ -60,7 +60,13 @@ from kvroute.simulator.search.weights import PLAIN, Held, Task, Tuner, Tuning, W
     show_default=True,
     help="Share of the requests to search on; the rest judges.",
 )
-@click.option("--seeds", type=COUNT, default=3, show_default=True, help="How many, from --seed on.")
+@click.option(
+    "--seeds",
+    type=COUNT,
+    default=3,
+    show_default=True,
+    help="How many to search with, from --seed on; 1 where they change nothing.",
+)
 @click.option(
     "--out", type=WritablePath(), help="Write the policy as a configuration that kvroute serve --config takes."
 )
@@ -77,16 +83,17 @@ def tune(**options: Any) -> None:
     objective = check_measure(options["objective"] or ("ttft_p90" if slo is None else "slo_share"))
     if slo is None and objective in ("goodput", "slo_share"):
         raise SimulatorError(f"--objective {objective} counts good requests: say with --slo what makes one good")
+    random = seed_changes(source)
     task = Task(
         source=source,
         scenario=scenario,
         levels=_levels(options, source),
-        seeds=[options["seed"] + i for i in range(options["seeds"])],
+        seeds=[options["seed"] + i for i in range(options["seeds"] if random else 1)],
         objective=objective,
         slo=None if slo is None else str(slo),
         trials=options["trials"],
         train=options["train"],
-        random=seed_changes(source),
+        random=random,
     )
     work = Work("tuning", options, lambda case: case.source.part is not None and case.source.part[0] > 0.0)
     tuner = Tuner(task, work)
@@ -102,8 +109,7 @@ def tune(**options: Any) -> None:
         slo=task.slo,
         seeds=task.seeds,
         trained_on=f"the first {task.train:.0%} of the requests",
-        judged_on=f"the last {1 - task.train:.0%}"
-        + (", with other seeds" if task.random else ", the same for all seeds"),
+        judged_on=judged_on(task),
         default=PLAIN,
         found=found,
         verdict=verdict[0],

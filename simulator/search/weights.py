@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -25,6 +26,8 @@ SPAN = 16.0
 KEPT = 3
 """One candidate in so many goes on to the next, longer round."""
 ROUNDS = 3
+JUDGED = 6
+"""Runs, at least, of each candidate on the part held out, at each load."""
 STEPS = (2.5, 1.6, 1.25)
 """Factors by which single weights of the best candidate are changed at the end, coarse to fine."""
 POLISHED = 6
@@ -106,7 +109,7 @@ class Task(msgspec.Struct, frozen=True):
     train: float
     """Share of the workload to search on; the rest is held out."""
     random: bool
-    """Another seed makes other requests: then the held-out runs have seeds of their own as well."""
+    """Another seed makes other requests."""
 
 
 class Tuner:
@@ -186,11 +189,7 @@ class Tuner:
 
 def judge(task: Task, found: Weights, evaluate: Evaluate) -> tuple[str, float | None, list[Held]]:
     """Default and `found` side by side on the part held out: the verdict over all loads, the change, and each load."""
-    seeds = [seed + len(task.seeds) for seed in task.seeds] if task.random else task.seeds
-    part = (task.train, 1.0)
-    asked = [
-        (level, [_cases(task, weights, level, part, seeds) for weights in (PLAIN, found)]) for level in task.levels
-    ]
+    asked = [(level, [_held_cases(task, weights, level) for weights in (PLAIN, found)]) for level in task.levels]
     answers = iter(evaluate([case for _, pair in asked for cases in pair for case in cases]))
     held, plain, tuned = [], [], []
     for level, pair in asked:
@@ -202,6 +201,25 @@ def judge(task: Task, found: Weights, evaluate: Evaluate) -> tuple[str, float | 
     if against is None:
         return "not shown", None, held
     return against.verdict, against.relative, held
+
+
+def judged_on(task: Task) -> str:
+    """What the judgement rests on, in words."""
+    last = f"the last {1 - task.train:.0%}"
+    if task.random:
+        return f"{last}, with {max(len(task.seeds), JUDGED)} other seeds"
+    return f"{last}, in {JUDGED} pieces"
+
+
+def _held_cases(task: Task, weights: Weights, level: Level) -> list[Case]:
+    """The rest of the workload with seeds of its own or, where seeds change nothing, in pieces: several runs are needed
+    to tell a difference from chance."""
+    if task.random:
+        first = task.seeds[-1] + 1
+        seeds = [first + i for i in range(max(len(task.seeds), JUDGED))]
+        return _cases(task, weights, level, (task.train, 1.0), seeds)
+    edges = [task.train + (1.0 - task.train) * i / JUDGED for i in range(JUDGED + 1)]
+    return [case for part in itertools.pairwise(edges) for case in _cases(task, weights, level, part, task.seeds[:1])]
 
 
 def _over_levels(levels: Sequence[Sequence[float]]) -> list[float]:
@@ -217,12 +235,12 @@ def _cases(task: Task, weights: Weights, level: Level, part: tuple[float, float]
 
 def _label(weights: Weights, level: Level, part: tuple[float, float]) -> str:
     numbers = ", ".join(f"{name}={weight:g}" for name, weight in msgspec.structs.asdict(weights).items())
-    return f"{numbers} at {level.name}, {part[0]:.0%} to {part[1]:.0%}"
+    return f"{numbers} at {level.name}, {part[0]:.1%} to {part[1]:.1%}"
 
 
 def held_label(task: Task, weights: Weights, level: Level) -> str:
-    """How the labels of the runs begin that judge these weights at that load."""
-    return _label(weights, level, (task.train, 1.0)) + ", seed "
+    """The label of the first run that judges these weights at that load."""
+    return _held_cases(task, weights, level)[0].label
 
 
 def _neighbours(weights: Weights, step: float) -> list[Weights]:

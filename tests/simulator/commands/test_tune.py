@@ -69,7 +69,7 @@ def test_a_search_end_to_end(tmp_path: Path) -> None:
     plain = [trial for trial in tuning["trials"] if trial["weights"] == tuning["default"]]
     assert plain
     assert all(trial["score"] == 0.0 for trial in plain)
-    assert tuning["judged_on"] == "the last 50%, with other seeds"
+    assert tuning["judged_on"] == "the last 50%, with 6 other seeds"
     assert tuning["chosen"] == (tuning["found"] if tuning["verdict"] == "better" else tuning["default"])
     chosen = load(path, BACKEND).policy_spec()
     assert chosen == Weights(**tuning["chosen"]).policy()

@@ -78,7 +78,7 @@ def test_judged_on_other_requests() -> None:
     assert relative is not None
     assert relative < 0.0
     assert {case.source.part for case in landscape.asked} == {(0.5, 1.0)}
-    assert {case.scenario.seed for case in landscape.asked} == {5, 6}
+    assert {case.scenario.seed for case in landscape.asked} == {5, 6, 7, 8, 9, 10}
     assert [one.level for one in held] == ["low", "high"]
 
 
@@ -86,3 +86,14 @@ def test_what_was_fitted_to_chance_is_found_out() -> None:
     """Better where it was searched, worse where it was not."""
     assert judge(TASK, Weights(**BEST), Landscape(held_out=1.0))[0] == "worse"
     assert judge(TASK, PLAIN, Landscape())[0] == "not shown"
+
+
+def test_a_trace_is_judged_in_pieces() -> None:
+    """Where seeds change nothing, repeating the same requests would show any difference at all."""
+    task = msgspec.structs.replace(TASK, random=False)
+    landscape = Landscape()
+    judge(task, Weights(**BEST), landscape)
+    parts = sorted({case.source.part for case in landscape.asked if case.source.part is not None})
+    assert len(parts) == 6
+    assert (parts[0][0], parts[-1][1]) == (0.5, 1.0)
+    assert {case.scenario.seed for case in landscape.asked} == {3}
