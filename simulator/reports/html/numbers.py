@@ -15,11 +15,11 @@ from kvroute.simulator.search.measures import HIGHER, TIMES
 
 REGIMES = {"below": "below the knee", "at": "at the knee", "beyond": "saturated"}
 RUNS = (
-    "run", "regime", "TTFT mean", "p50", "p90", "p99", "TPOT mean", "p90", "E2E mean", "p90", "p99", "queueing p90",
-    "done/s", "output tokens/s", "cached", "believed", "bound", "balance of requests", "of work", "preemptions",
-    "KV peak", "goodput/s", "good", "SLO",
+    "run", "regime", "TTFT mean", "TTFT p50", "TTFT p90", "TTFT p99", "TPOT mean", "TPOT p90", "E2E mean", "E2E p90",
+    "E2E p99", "queueing p90", "completed/s", "output tokens/s", "cached", "believed", "bound", "balance of requests",
+    "balance of work", "preemptions", "KV peak", "goodput/s", "good", "SLO",
 )  # fmt: skip
-
+MOST_COLUMNS = 6
 NUMBER = ' class="n"'
 
 
@@ -37,10 +37,19 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "")
 
 def tables(runs: Sequence[Run], curve: Curve | None) -> str:
     """Runs, replicas, and the points of the curve."""
-    parts = _one(runs[0].summary) if len(runs) == 1 else [table(RUNS, [_run(one) for one in runs], "All runs")]
+    parts = _one(runs[0].summary) if len(runs) == 1 else [_all(runs)]
     if curve is not None:
         parts.append(_points(curve))
     return "".join(parts)
+
+
+def _all(runs: Sequence[Run]) -> str:
+    """A column a run where they are few, else a row a run."""
+    rows = [_run(one) for one in runs]
+    if len(runs) > MOST_COLUMNS:
+        return table(RUNS, rows, "All runs")
+    (_, *labels), *measures = zip(RUNS, *rows, strict=True)
+    return table(("", *labels), measures, "All runs")
 
 
 def _one(summary: Summary) -> list[str]:

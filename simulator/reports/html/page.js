@@ -63,8 +63,16 @@ document.getElementById("theme").addEventListener("click", event => {
   retheme();
 });
 DARK.addEventListener("change", retheme);
-addEventListener("beforeprint", () => { theme("light"); drawAll(); });
-addEventListener("afterprint", retheme);
+
+// Paper is light and narrow; plots do not shrink by themselves.
+function printing(on) {
+  ROOT.classList.toggle("printing", on);
+  theme(on ? "light" : wanted);
+  drawAll();
+  for (const node of document.querySelectorAll(".plot")) if (!node.closest("[hidden]")) Plotly.Plots.resize(node);
+}
+addEventListener("beforeprint", () => printing(true));
+addEventListener("afterprint", () => printing(false));
 
 for (const button of document.querySelectorAll("[data-entry]")) button.addEventListener("click", () => {
   const entry = Number(button.dataset.entry), shown = hiddenEntries.delete(entry);

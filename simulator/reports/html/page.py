@@ -154,8 +154,8 @@ def _section(section: Section) -> str:
         which = f'data-of="{section.name}" data-run="{number}"' + (" hidden" if place else "")
         plots += _plots(own, " " + which)
     return (
-        f'<section id="{section.name}"><h2>{escape(section.title)}</h2>'
-        f'<p class="how">{escape(section.text)}</p>{choice}{plots}</section>'
+        f'<section id="{section.name}"><div class="lead"><h2>{escape(section.title)}</h2>'
+        f'<p class="how">{escape(section.text)}</p></div>{choice}{plots}</section>'
     )
 
 
