@@ -216,10 +216,12 @@ class DecisionLog:
         reading.order, reading.at = self._order, self._clock()
         member = self._members.get(reading.name)
         if member is not None:
-            if reading.capacity_tokens is not None:
-                member.capacity_tokens = reading.capacity_tokens
-            if reading.block_tokens is not None:
-                member.block_tokens = reading.block_tokens
+            capacity, block = reading.capacity_tokens, reading.block_tokens
+            self._members[reading.name] = msgspec.structs.replace(  # the line that waits stays as it is
+                member,
+                capacity_tokens=member.capacity_tokens if capacity is None else capacity,
+                block_tokens=member.block_tokens if block is None else block,
+            )
         self._put(reading)
 
     def looked(self, now: float) -> None:
