@@ -23,7 +23,8 @@ from kvroute.simulator.workloads.trace import SAMPLE, TRUNCATE, sampled
 OPTIONS = (
     SAMPLE,
     TRUNCATE,
-    Option("sessions", 0.1, "sessions that start per second, at random, unless --rate says so", float, least=1e-9),
+    Option("rate", None, "requests per second in the long run: sessions start accordingly", float, least=1e-9),
+    Option("sessions", 0.1, "sessions that start per second, at random, where no rate is given", float, least=1e-9),
     Option("concurrency", None, "sessions at once instead: as one ends the next begins", least=1),
     Option("think", 1.0, "what think times are multiplied by", float),
     Option("longest_think", math.inf, "seconds to which longer think times are cut", float),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from kvroute.simulator.workloads.contract import Workload
-from kvroute.simulator.workloads.draws import SPREAD, Zipf, lengths
+from kvroute.simulator.workloads.draws import SPREAD, Zipf, lengths, pauses
 from kvroute.simulator.workloads.options import Option
 from kvroute.simulator.workloads.sessions import Turn
 from kvroute.simulator.workloads.source import Source, Wanted
@@ -45,7 +45,7 @@ def _talks(wanted: Wanted) -> Iterator[Talk]:
         total = int(counts.sum())
         messages = iter(lengths(options.whole("message"), spread, total, rng).tolist())
         outputs = iter(lengths(options.whole("output"), spread, total, rng).tolist())
-        thinks = iter((rng.standard_exponential(total) * (options.number("think") / wanted.speedup)).tolist())
+        thinks = iter(pauses(options.number("think") / wanted.speedup, total, rng))
         for one, count in zip(which, counts.tolist(), strict=True):
             said = [(next(messages), next(outputs), next(thinks)) for _ in range(count)]
             turns = _turns(said, system, context)

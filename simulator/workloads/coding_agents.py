@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from kvroute.simulator.workloads.contract import Workload
-from kvroute.simulator.workloads.draws import SPREAD, lengths
+from kvroute.simulator.workloads.draws import SPREAD, lengths, pauses
 from kvroute.simulator.workloads.options import Option
 from kvroute.simulator.workloads.sessions import Turn
 from kvroute.simulator.workloads.source import Source, Wanted
@@ -122,7 +122,7 @@ class _Growing:
         options, rng, spread = self._options, self._rng, self._options.number("spread")
         grown = lengths(options.whole("step"), spread, count, rng).tolist()
         outputs = lengths(options.whole("output"), spread, count, rng).tolist()
-        thinks = (rng.standard_exponential(count) * self._think).tolist()
+        thinks = pauses(self._think, count, rng)
         return list(zip(grown, outputs, thinks, strict=True))
 
     def _length(self, option: str) -> int:

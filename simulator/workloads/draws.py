@@ -25,6 +25,12 @@ def lengths(mean: float, spread: float, count: int, rng: np.random.Generator, le
     return whole
 
 
+def pauses(mean: float, count: int, rng: np.random.Generator) -> list[float]:
+    """Exponential pauses of that mean, to the microsecond [s]."""
+    drawn: list[float] = (np.floor(rng.standard_exponential(count) * (mean * 1e6) + 0.5) / 1e6).tolist()
+    return drawn
+
+
 class Zipf:
     """Choices 0..n-1 of which the i-th has the weight `(i+1)**-skew`."""
 

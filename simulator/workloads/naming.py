@@ -55,6 +55,8 @@ def parse(
     if colon and not path:
         raise WorkloadError(f"{scheme}: names no file: write {scheme}:PATH")
     given = options.read(f"{scheme}:PATH" if colon else head, source.options, pairs)
+    if rate is None and "rate" in given.given:
+        rate = given.number("rate")
     return source.make(Wanted(spec.strip(), path, given, seed, requests, rate, speedup))
 
 

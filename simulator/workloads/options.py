@@ -11,6 +11,8 @@ from typing import NamedTuple, TypeAlias
 from kvroute.simulator.errors import WorkloadError
 
 Value: TypeAlias = int | float | str | None
+FLAGS = ("requests", "rate", "seed", "speedup")
+"""What is said of any workload, beside its name."""
 _SUFFIXES = {"k": 1e3, "m": 1e6, "g": 1e9}
 _PAIR = re.compile(r"([a-z][a-z0-9_.-]*)=([^,]*)")
 
@@ -101,9 +103,8 @@ def read(whose: str, declared: Sequence[Option], pairs: Mapping[str, str]) -> Op
     values: dict[str, Value] = {name: option.default for name, option in known.items()}
     for name, text in pairs.items():
         if name not in known:
-            raise WorkloadError(
-                f"{whose} has no option {name!r}{close(name, known)}. Its options are:\n{meanings(declared)}"
-            )
+            hint = f"; it is a flag: --{name}" if name in FLAGS else close(name, known)
+            raise WorkloadError(f"{whose} has no option {name!r}{hint}. Its options are:\n{meanings(declared)}")
         values[name] = _value(whose, known[name], text)
     return Options(values, frozenset(pairs))
 

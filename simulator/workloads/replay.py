@@ -116,31 +116,37 @@ def recorded(session: Session, order: list[Placed], keys: Keys, shape: Shape) ->
         ValueError: equal ids do not stand behind equal beginnings.
     """
     named = _beginnings(session, keys)
-    most = max((max(one.entry.hash_ids, default=0) for one in order), default=0)
-    base = keys.take(most + 1)
     block_size, longest = keys.block_size, shape.truncate
-    found = Recorded(session.id, _turns(order, shape), [one.lane for one in order], [], [], [])
+    common: list[int] = []
+    tails: list[list[int]] = []
+    answers: list[list[int]] = [[] for _ in order]
     before: dict[int, tuple[int, Entry]] = {}
     parents: dict[int, int] = {}
     for index, one in enumerate(order):
         entry = one.entry
         ids = entry.hash_ids[: entry.tokens // block_size]
-        answer: Sequence[int] = ()
-        common = 0
-        found.answers.append(())
+        shared = 0
         if one.lane in before:
             place, last = before[one.lane]
             whole = last.tokens // block_size
-            common = _common(last.hash_ids[:whole], ids)
+            shared = _common(last.hash_ids, min(whole, len(ids)), ids)
             end = last.tokens + last.out
-            if common == whole and entry.tokens >= end and (longest is None or last.tokens <= longest):
-                answer = ids[whole : end // block_size]
-                found.answers[place] = array("q", [named.get(block, base + block) for block in answer])
+            if shared == whole and entry.tokens >= end and (longest is None or last.tokens <= longest):
+                answers[place] = ids[whole : end // block_size]
         before[one.lane] = index, entry
-        _chained(ids, common, parents)
-        found.common.append(common)
-        found.tails.append(array("q", [named.get(block, base + block) for block in ids[common:]]))
-    return found
+        _chained(ids, shared, parents)
+        common.append(shared)
+        tails.append(ids[shared:])
+    base = keys.take(max(parents, default=0) + 1)
+
+    def keyed(ids: list[int]) -> array[int]:
+        return array("q", [named.get(block, base + block) for block in ids])
+
+    lanes = [one.lane for one in order]
+    return Recorded(
+        session.id, _turns(order, shape), lanes, common, [keyed(ids) for ids in tails],
+        [keyed(ids) if ids else () for ids in answers],
+    )  # fmt: skip
 
 
 def _turns(order: list[Placed], shape: Shape) -> list[Turn]:
@@ -180,10 +186,12 @@ def _beginnings(session: Session, keys: Keys) -> dict[int, int]:
     return named
 
 
-def _common(before: list[int], ids: list[int]) -> int:
-    """Leading ids that are alike. Equal ids have equal ones before them, so a bisection finds where they part."""
-    count = min(len(before), len(ids))
-    common = bisect_left(range(count), True, key=lambda place: before[place] != ids[place])
+def _common(before: list[int], count: int, ids: list[int]) -> int:
+    """Leading ids that are alike, of `count`. Equal ids have equal ones before them: a bisection finds where they
+    part."""
+    common = count
+    if count and before[count - 1] != ids[count - 1]:
+        common = bisect_left(range(count), True, key=lambda place: before[place] != ids[place])
     if before[:common] != ids[:common]:
         raise ValueError(UNCHAINED)
     return common

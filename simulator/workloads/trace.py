@@ -20,7 +20,8 @@ T = TypeVar("T")
 
 SAMPLE = Option("sample", 1.0, "share of the sessions that is kept, each whole, drawn by the seed", float, 1e-9, 1)
 TRUNCATE = Option("truncate", None, "tokens to which longer prompts are cut", least=1)
-OPTIONS = (SAMPLE, TRUNCATE, *CLOSED)
+RATE = Option("rate", None, "requests per second on average, to which times are stretched", float, least=1e-9)
+OPTIONS = (SAMPLE, TRUNCATE, RATE, *CLOSED)
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):

@@ -53,6 +53,7 @@ def test_the_rate_is_that_of_the_rows_taken(tmp_path: Path) -> None:
     assert jobs[-1].at == pytest.approx(5.0)
     assert jobs[1].at == pytest.approx(0.05)
     assert jobs_of(f"mooncake:{path}", requests=11, rate=2.0, speedup=2.0)[-1].at == pytest.approx(2.5)
+    assert jobs_of(f"mooncake:{path},rate=2", requests=11) == jobs
     assert len(jobs_of(f"mooncake:{path}", requests=10_000)) == 20
 
 

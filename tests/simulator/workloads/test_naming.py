@@ -97,6 +97,12 @@ def test_a_closed_loop_takes_no_rate(spec: str) -> None:
         parse("mixture,concurrency=9", seed=0, rate=3.0)
 
 
+@pytest.mark.parametrize("spec", ["chat", "rag", "mixture"])
+def test_the_command_lines_rate_comes_before_the_workloads_own(spec: str) -> None:
+    """And the two mean the same."""
+    assert jobs_of(f"{spec},rate=3", requests=60, rate=7.0) == jobs_of(f"{spec},rate=7", requests=60)
+
+
 def test_a_path_may_hold_commas_and_colons(tmp_path: Path) -> None:
     """Only trailing options are cut off."""
     row = {"timestamp": 0, "input_length": 600, "output_length": 5, "hash_ids": [1, 2]}

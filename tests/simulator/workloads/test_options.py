@@ -67,6 +67,7 @@ def test_what_is_not_told_has_its_default() -> None:
     ("pairs", "message"),
     [
         ({"inptu": "1"}, r"no option 'inptu'; did you mean 'input'\?"),
+        ({"requests": "1"}, "no option 'requests'; it is a flag: --requests"),
         ({"input": "many"}, "input=many: a whole number is wanted"),
         ({"input": "1.5"}, "input=1.5: a whole number is wanted"),
         ({"input": "0"}, "input=0: it must be at least 1"),
