@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 
 from kvroute.router.core import changes as told
@@ -34,6 +36,10 @@ class Router:
         fleet = Fleet(rows=len(specs))
         self.deciding = Deciding(fleet, Index(), policy, rng)
         self.replicas: list[Replica] = []
+        self._adapters: set[str] = set()
+        self._slots: list[int] = []
+        self._resident: list[OrderedDict[str, None] | None] = []
+        """Adapters on each device, the longest unused first; None: all fit."""
         for spec, kind in specs:
             replica = fleet.join(spec, 0.0)
             capacity = float(kind.limits.blocks * kind.limits.block_size)
@@ -41,6 +47,11 @@ class Router:
             self.deciding.occupancy.set_capacity(replica.row, capacity)
             fleet.move(replica, State.READY)
             self.replicas.append(replica)
+            self._slots.append(kind.limits.max_loras)
+            self._resident.append(OrderedDict() if kind.limits.max_loras else None)
+            if kind.limits.max_loras:
+                fleet.set_resident(replica, frozenset())
+                fleet.write(replica, Column.ADAPTER_SECONDS, kind.limits.adapter_seconds)
         self._outside = Outside(fleet)
         self._mean_miss = 0.0
 
@@ -52,7 +63,35 @@ class Router:
 
     def decide(self, request: Request, now: float) -> Decision | Reason:
         """Choose and reserve."""
-        return self.deciding.decide(request, now)
+        adapter = request.adapter
+        if adapter is None:
+            return self.deciding.decide(request, now)
+        if adapter not in self._adapters:
+            self._serve(adapter)
+        decision = self.deciding.decide(request, now)
+        if isinstance(decision, Decision):
+            self._used(decision.replica, adapter)
+        return decision
+
+    def _serve(self, adapter: str) -> None:
+        """Every replica serves every adapter that is asked for."""
+        self._adapters.add(adapter)
+        for replica in self.replicas:
+            adapters = replica.spec.adapters | {adapter}
+            self.deciding.fleet.update(replica, msgspec.structs.replace(replica.spec, adapters=adapters))
+
+    def _used(self, replica: Replica, adapter: str) -> None:
+        """It is on the device when the next one comes; the one that was used longest ago may not be."""
+        resident = self._resident[replica.row]
+        if resident is None:
+            return
+        known = adapter in resident
+        resident[adapter] = None
+        resident.move_to_end(adapter)
+        if not known:
+            if len(resident) > self._slots[replica.row]:
+                resident.popitem(last=False)
+            self.deciding.fleet.set_resident(replica, frozenset(resident))
 
     def first_output(self, decision: Decision, now: float) -> None:
         """The first token of a stream has passed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -173,3 +174,18 @@ def test_a_fleet_that_cannot_hold_the_keys() -> None:
         simulate(Listed([]), Scenario((Kind(limits=Limits(block_size=48)),)))
     with pytest.raises(FleetError, match="at least one replica"):
         simulate(Listed([]), Scenario(()))
+
+
+def test_adapters_are_loaded_where_they_are_not() -> None:
+    """Requests for adapters are answered; where few fit on a device, the router keeps them together."""
+    jobs = [
+        Job(one.at, msgspec.structs.replace(one.request, adapter=f"adapter-{row * row % 7}"), one.output_tokens)
+        for row, one in enumerate(poisson(300, 40.0))
+    ]
+    kind = Kind(limits=Limits(blocks=4000, max_loras=2, adapter_seconds=0.5))
+    means = {}
+    for policy in ("latency", "round-robin"):
+        outcome = simulate(Listed(jobs), Scenario((kind,) * 4, PolicySpec(policy)))
+        assert outcome.refused == outcome.unfinished == 0
+        means[policy] = float(np.mean(np.array(outcome.requests.first) - np.array(outcome.requests.at)))
+    assert means["latency"] < 0.5 * means["round-robin"]
