@@ -23,7 +23,7 @@ zero able back ball band bank base bear beat been bell best bill bird blue boat 
 came camp card
 """
 WORDS = tuple(_LIST.split())
-"""Short and common: each with the space before it is nearly always one token of the usual tokenizers; about 4.6 bytes."""
+"""Short and common: with the space before it each is one token of most tokenizers, of about 4.6 bytes."""
 
 
 def text(key: int, tokens: int) -> str:
