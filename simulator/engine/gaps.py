@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 
 _WIDTH = 1.01
@@ -47,7 +48,7 @@ class Gaps:
         for bucket in sorted(self.counts):
             reached += self.counts[bucket]
             if reached >= q * total:
-                return _BOUNDS[bucket] / _WIDTH**0.5
+                return _BOUNDS[bucket] / math.sqrt(_WIDTH)
         return float("nan")
 
     def _spread(self, first: float, last: float, steps: int, sequences: int) -> None:

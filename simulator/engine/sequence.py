@@ -17,7 +17,7 @@ class EngineRequest(msgspec.Struct, frozen=True, gc=False):
     output_tokens: int
     """Tokens it will generate, at least 1."""
     keys: Keys[int] = ()
-    """Chained keys of the full blocks of prompt and output (`Limits.key_tokens` each), in order; what is behind the last
+    """Chained keys of the full blocks (of `Limits.key_tokens`) of prompt and output, in order; what is behind the last
     key is not reusable."""
     priority: int = 0
     """The smaller, the sooner, where the replica's policy is "priority"."""
