@@ -20,8 +20,8 @@ class Columns:
     """One entry a request, in order of arrival. Seconds unless said otherwise; NaN: it did not happen."""
 
     __slots__ = (
-        "at", "cached", "done", "e2e", "ended", "first", "hit", "output", "preemptions", "prefill", "prompt", "queue",
-        "replica", "tpot", "ttft",
+        "at", "cached", "done", "e2e", "ended", "first", "hit", "output", "preemptions", "prefill", "prefilled_by",
+        "prompt", "queue", "replica", "tpot", "ttft", "wait",
     )  # fmt: skip
 
     def __init__(self, outcome: Outcome, scenario: Scenario, skip: float = 0.0) -> None:
@@ -39,6 +39,10 @@ class Columns:
         self.hit = _ints(rows.hit)[kept]
         """Prompt tokens that the router believed to be cached."""
         self.replica = _ints(rows.replica)[kept]
+        """Index of the replica that answered; -1: none was chosen."""
+        helper = _ints(rows.prefill)[kept]
+        self.prefilled_by = np.where(helper >= 0, helper, self.replica)
+        """Index of the replica that computed its prompt: the same one, unless prefill and decode are apart."""
         self.preemptions = _ints(rows.preemptions)[kept]
         self.done = ~np.isnan(self.ended)
         """Whether its last token came."""
@@ -54,6 +58,9 @@ class Columns:
         """In the engine's queue, until it first ran: what lies before the engine (HTTP, tokenising) is not in it."""
         self.prefill: Floats = self.first - scheduled
         """From then to the client's first token: its own prefill, with what shares its steps."""
+        self.wait: Floats = np.where(helper >= 0, self.ttft, self.queue)
+        """What grows when the fleet cannot keep up. Where prefill and decode are apart a request may also wait for
+        the second of them, after it was first scheduled: then the whole TTFT."""
 
     def __len__(self) -> int:
         return len(self.at)
@@ -62,7 +69,7 @@ class Columns:
         """When it reached the engine's queue."""
         fixed = np.array([*(kind.ingress.seconds for kind in fleet), 0.0])
         per_token = np.array([*(kind.ingress.per_token for kind in fleet), 0.0])
-        moment: Floats = self.at + fixed[self.replica] + per_token[self.replica] * self.prompt
+        moment: Floats = self.at + fixed[self.prefilled_by] + per_token[self.prefilled_by] * self.prompt
         return moment
 
 

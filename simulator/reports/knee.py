@@ -89,12 +89,12 @@ def _grows(columns: Columns, names: list[str]) -> str | None:
     """Why the wait grows with time: some replicas get more than they can do, or all of them do."""
     slopes: dict[int, float] = {}
     for index in range(len(names)) if len(names) > 1 else ():
-        chosen = columns.replica == index
-        slope = growth(columns.at[chosen], columns.queue[chosen], CHANCE_OF_ONE)
+        chosen = (columns.replica == index) | (columns.prefilled_by == index)
+        slope = growth(columns.at[chosen], columns.wait[chosen], CHANCE_OF_ONE)
         if slope is not None:
             slopes[index] = slope
-    others = ~np.isin(columns.replica, list(slopes))
-    everywhere = growth(columns.at[others], columns.queue[others], CHANCE)
+    others = ~(np.isin(columns.replica, list(slopes)) | np.isin(columns.prefilled_by, list(slopes)))
+    everywhere = growth(columns.at[others], columns.wait[others], CHANCE)
     if slopes and everywhere is None and len(slopes) < len(names):
         worst = max(slopes, key=lambda index: slopes[index])
         more = f" and {len(slopes) - 1} more of {len(names)} replicas get" if len(slopes) > 1 else " gets"
@@ -102,7 +102,7 @@ def _grows(columns: Columns, names: list[str]) -> str | None:
         return (
             f"{names[worst]}{more} more than can be done there: each second of arrivals adds {slope:.2g} s of waiting"
         )
-    slope = growth(columns.at, columns.queue, CHANCE)
+    slope = growth(columns.at, columns.wait, CHANCE)
     if slope is None:
         return None
     times = f"work comes in {1 + slope:.3g} times as fast as it is done"

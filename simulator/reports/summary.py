@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from kvroute.scorers.contract import Role
 from kvroute.simulator.latency.kind import Kind
-from kvroute.simulator.reports.columns import Columns, kinds
+from kvroute.simulator.reports.columns import Columns, Ints, kinds
 from kvroute.simulator.reports.distribution import Distribution, GapQuantiles, Quantiles
 from kvroute.simulator.reports.knee import crowd, judge
 from kvroute.simulator.runs.outcome import Outcome
 from kvroute.simulator.runs.scenario import Scenario
 from kvroute.simulator.slo import Slo
+
+Counts: TypeAlias = npt.NDArray[Any]
 
 
 class PerReplica(msgspec.Struct, frozen=True):
@@ -23,10 +26,15 @@ class PerReplica(msgspec.Struct, frozen=True):
 
     name: str
     requests: int
+    """That it prefilled or answered."""
     prompt_tokens: int
+    """Of completed requests that it prefilled."""
     cached_tokens: int
+    """Those of them that it found in its cache."""
     output_tokens: int
+    """Of completed requests that it answered."""
     preemptions: int
+    """Of requests that it answered."""
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -67,7 +75,8 @@ class Summary(msgspec.Struct, frozen=True):
     believed_token_rate: float
     """Share that the router believed to be cached where it sent them [0..1]."""
     balance_requests: float
-    """Most requests of a replica / mean over replicas, each divided by its relative capacity. 1: even."""
+    """Most requests of a replica / mean over replicas, each divided by its relative speed of prefill; of prefill and
+    decode replicas, where they are apart, those that are less even. 1: even."""
     balance_work: float
     """The same of computed (not cached) prompt tokens, over the replicas that run prefills."""
     preemptions: int
@@ -200,16 +209,19 @@ def _extra(slo: Slo | None, known: dict[str, Quantiles | GapQuantiles]) -> dict[
 
 
 def _balance_requests(columns: Columns, fleet: list[Kind]) -> float:
-    counts = np.bincount(columns.replica[columns.replica >= 0], minlength=len(fleet)).tolist()
-    return _uneven([count / capacity for count, capacity in zip(counts, _capacities(fleet), strict=True)])
+    by_role = ((Role.DECODE, columns.prefilled_by), (Role.PREFILL, columns.replica))
+    return max(_balance(np.bincount(who[who >= 0], minlength=len(fleet)), fleet, other) for other, who in by_role)
 
 
 def _balance_work(columns: Columns, fleet: list[Kind]) -> float:
-    done = columns.done & (columns.replica >= 0)
-    computed = (columns.prompt - columns.cached)[done]
-    counts = np.bincount(columns.replica[done], weights=computed, minlength=len(fleet)).tolist()
-    shares = zip(counts, _capacities(fleet), fleet, strict=True)
-    return _uneven([count / capacity for count, capacity, kind in shares if kind.role is not Role.DECODE])
+    who, computed = columns.prefilled_by[columns.done], (columns.prompt - columns.cached)[columns.done]
+    return _balance(np.bincount(who, weights=computed, minlength=len(fleet)), fleet, Role.DECODE)
+
+
+def _balance(loads: Counts, fleet: list[Kind], other: Role) -> float:
+    """max / mean over the replicas that are not of the other role, each load divided by its replica's speed."""
+    shares = zip(loads.tolist(), _capacities(fleet), fleet, strict=True)
+    return _uneven([load / capacity for load, capacity, kind in shares if kind.role is not other])
 
 
 def _capacities(fleet: list[Kind]) -> list[float]:
@@ -224,18 +236,20 @@ def _uneven(loads: list[float]) -> float:
 
 
 def _per_replica(columns: Columns, names: list[str]) -> list[PerReplica]:
-    chosen = columns.replica[columns.done]
+    done, size = columns.done, len(names)
 
-    def by_replica(column: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> list[int]:
-        return [int(one) for one in np.bincount(chosen, weights=column[columns.done], minlength=len(names)).tolist()]
+    def tokens(column: Ints, who: Ints) -> list[int]:
+        return [int(one) for one in np.bincount(who[done], weights=column[done], minlength=size).tolist()]
 
+    own, helper = columns.replica, columns.prefilled_by
+    answered = np.bincount(own[own >= 0], minlength=size)
     rows = zip(
         names,
-        np.bincount(columns.replica[columns.replica >= 0], minlength=len(names)).tolist(),
-        by_replica(columns.prompt),
-        by_replica(columns.cached),
-        by_replica(columns.output),
-        by_replica(columns.preemptions),
+        (answered + np.bincount(helper[helper != own], minlength=size)).tolist(),
+        tokens(columns.prompt, helper),
+        tokens(columns.cached, helper),
+        tokens(columns.output, own),
+        tokens(columns.preemptions, own),
         strict=True,
     )
     return [PerReplica(*row) for row in rows]

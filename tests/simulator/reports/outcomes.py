@@ -25,6 +25,7 @@ def outcome(
     rows: Sequence[tuple[float, float | None, float | None, float | None]],
     *,
     replica: Sequence[int] | None = None,
+    prefill: int | Sequence[int] = -1,
     prompt: int | Sequence[int] = 100,
     output: int | Sequence[int] = 11,
     cached: int | Sequence[int] = 0,
@@ -54,6 +55,7 @@ def outcome(
     requests.best_hit.extend(column(cached))
     requests.preemptions.extend(column(preemptions))
     requests.replica.extend(column(0 if replica is None else replica))
+    requests.prefill.extend(column(prefill))
     ends = [row[3] for row in rows if row[3] is not None]
     return Outcome(
         workload="made by hand",

@@ -87,6 +87,13 @@ def test_one_replica_that_gets_too_much_is_named() -> None:
     assert found.reason.startswith("replica-0 gets more than can be done there")
 
 
+def test_waiting_for_the_decode_replica_is_seen() -> None:
+    """Where prefill and decode are apart a request may be scheduled at once and wait all the same."""
+    rows = [(float(i), float(i), 1.3 * i + 1.0, 1.3 * i + 2.0) for i in range(2000)]
+    assert verdict(outcome(rows, replica=[1] * 2000, prefill=0, replicas=2)).saturated
+    assert not verdict(outcome(rows)).saturated
+
+
 def closed(clients: int, slots: int, rounds: int) -> Outcome:
     """Clients that ask again at once, of whom `slots` are served at a time for 10 s each, 1 s of it prefill."""
     free = [0.0] * slots

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from kvroute.router.core.steptime import StepTime
+from kvroute.scorers.contract import Role
 from kvroute.scorers.plugins import PolicySpec, ScorerSpec
 from kvroute.simulator.latency.kind import Ingress, Kind
 from kvroute.simulator.reports.summary import policy_name, summarise
@@ -110,6 +111,19 @@ def test_a_faster_replica_may_get_more_without_being_uneven() -> None:
     summary = summarise(outcome([(0.0, 0.0, 1.0, 2.0)] * 3, replica=[0, 1, 1], replicas=2), fleet)
     assert summary.balance_requests == pytest.approx(1.0)
     assert summary.balance_work == pytest.approx(1.0)
+
+
+def test_prefill_and_decode_apart_are_counted_where_they_ran() -> None:
+    """Prompt tokens where they were computed, output where it was generated; each role is balanced by itself."""
+    roles = (Role.PREFILL, Role.DECODE, Role.DECODE)
+    fleet = Scenario(replicas=tuple(Kind(role=role, ingress=NOWHERE.ingress) for role in roles))
+    rows = [(0.0, 0.0, 1.0, 2.0)] * 4
+    summary = summarise(outcome(rows, replica=[1, 1, 1, 2], prefill=0, replicas=3, output=7), fleet)
+    assert [(one.requests, one.prompt_tokens, one.output_tokens) for one in summary.per_replica] == [
+        (4, 400, 0), (3, 0, 21), (1, 0, 7),
+    ]  # fmt: skip
+    assert summary.balance_work == pytest.approx(1.0)
+    assert summary.balance_requests == pytest.approx(1.5)
 
 
 def test_skip_leaves_out_the_warm_up() -> None:
