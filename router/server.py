@@ -260,10 +260,9 @@ class Server:
 
     def _begin(self, decisions: DecisionLog) -> None:
         try:
-            decisions.begin()
+            decisions.start()
         except OSError as error:
             raise ConfigError(f"logging.decisions: {decisions.path} cannot be written: {error.strerror}") from error
-        decisions.start()
 
     def _listed(self, backends: list[Backend]) -> None:
         """The backends' file changed."""

@@ -1,21 +1,15 @@
-"""Writes the decision log: lines are made when requests end, and written beside them in batches. What cannot be
-written is dropped and counted; no request waits for it."""
+"""The decision log: makes its lines as requests go their way and the fleet changes."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
 import math
 import time
-from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from kvroute.router.control.appended import Appended
-from kvroute.router.control.logs import SeldomLog
+from kvroute.router.control.lines import Lines
 from kvroute.router.control.series import LineCounts
 from kvroute.router.core.decided import (
     VERSION,
@@ -27,7 +21,6 @@ from kvroute.router.core.decided import (
     Member,
     Reading,
     Resident,
-    Shortened,
 )
 from kvroute.router.parse import PATHS, Kind
 from kvroute.scorers.contract import Column
@@ -39,21 +32,6 @@ if TYPE_CHECKING:
     from kvroute.router.usage import Usage
     from kvroute.scorers.contract import Request
 
-log = logging.getLogger(__name__)
-
-FLUSH_SECONDS = 0.25
-"""How long lines wait for others to be written with."""
-RETRY_SECONDS = 1.0
-"""After a failure."""
-LAST_SECONDS = 5.0
-"""How long the last lines may take to be written when the router ends."""
-MOST_LINES = 16_384
-MOST_KEYS = 1_000_000
-"""What may wait to be written; a key takes some 40 bytes."""
-SLICE = 32
-"""Lines made at once, in well under a millisecond; then the event loop runs."""
-BATCH_BYTES = 1 << 20
-_LARGEST = 1 << 63
 _INF = math.inf
 
 
@@ -64,52 +42,47 @@ class DecisionLog:
         self, path: str, began: Callable[[float, float, int], Began], clock: Callable[[], float] = time.monotonic
     ) -> None:
         """`began` makes a file's first line of the time of day, the clock and the last event's number."""
-        self.counts = LineCounts()
-        self._file = Appended(path)
+        self._lines = Lines(path, self._beginning, clock)
+        self._put = self._lines.put
         self._began = began
         self._clock = clock
         self._order = 0
         self._members: dict[str, Member] = {}
-        self._waiting: deque[Line] = deque()
-        self._waiting_keys = 0
-        self._news = asyncio.Event()
-        self._ending = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._shortened = Shortened()
-        self._encoder = msgspec.json.Encoder()
-        self._seldom = SeldomLog(log, clock=clock)
         self._start: Began | None = None
 
     @property
     def path(self) -> str:
         """Where it is written."""
-        return self._file.path
+        return self._lines.path
 
-    def begin(self) -> None:
-        """From here on events are numbered. Call it before anything is decided.
+    @property
+    def counts(self) -> LineCounts:
+        """Lines written, and those that could not be."""
+        return self._lines.counts
+
+    def start(self) -> None:
+        """Begin. Events are numbered from here on: call it before anything is decided.
 
         Raises:
             OSError: the file cannot be had.
         """
-        self._file.open()
-        self._file.close()
+        self._lines.check()
         self._start = self._began(time.time(), self._clock(), 0)
-
-    def start(self) -> None:
-        """Begin to write."""
-        self._task = asyncio.create_task(self._write())
+        self._lines.start()
 
     async def close(self) -> None:
-        """Write what waits, as far as that takes no longer than `LAST_SECONDS`."""
-        self._ending.set()
-        self._news.set()
-        if self._task is not None:
-            await asyncio.wait([self._task], timeout=LAST_SECONDS)
-            if self._waiting:
-                log.warning("%s: the last %d lines were not written in time", self._file.path, len(self._waiting))
-            if self._task.done():
-                self._file.close()
-            self._task.cancel()
+        """Write what waits."""
+        await self._lines.close()
+
+    def _beginning(self) -> Iterator[Line]:
+        """A file's first lines."""
+        start, self._start = self._start, None
+        if start is not None:
+            yield start
+            return
+        yield self._began(time.time(), self._clock(), self._order)
+        for member in self._members.values():
+            yield _as(member, "here")
 
     # --- a request's way ---
 
@@ -238,85 +211,6 @@ class DecisionLog:
         self._members[replica.name] = member
         self._put(member)
 
-    # --- the queue and its end ---
-
-    def _put(self, line: Line) -> None:
-        keys = len(line.keys) if isinstance(line, Decided) else 0
-        if len(self._waiting) >= MOST_LINES or self._waiting_keys + keys > MOST_KEYS:
-            self.counts.dropped += 1
-            self._seldom.warning("full", "%s cannot be written fast enough: lines are dropped", self._file.path)
-            return
-        self._waiting.append(line)
-        self._waiting_keys += keys
-        self._news.set()
-
-    async def _write(self) -> None:
-        last = False
-        while not last:
-            await self._news.wait()
-            self._news.clear()
-            await self._pause(FLUSH_SECONDS)
-            last = self._ending.is_set()
-            try:
-                await self._flush()
-            except OSError as error:
-                self._seldom.error("fails", "%s cannot be written: %s", self._file.path, error.strerror or error)
-                self._news.set()
-                await self._pause(RETRY_SECONDS)
-
-    async def _pause(self, seconds: float) -> None:
-        """Or until the router ends."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._ending.wait(), seconds)
-
-    async def _flush(self) -> None:
-        while self._waiting:
-            pieces: list[bytes] = []
-            if await asyncio.to_thread(self._file.open):
-                self._shortened.clear()
-                pieces += self._beginning()
-            lines = await self._made(pieces)
-            try:
-                await asyncio.to_thread(self._file.append, b"".join(pieces))
-            except OSError:
-                # What rests on these lines could not be read.
-                self._shortened.clear()
-                self._file.close()
-                self.counts.dropped += lines
-                raise
-            self.counts.written += lines
-
-    def _beginning(self) -> list[bytes]:
-        """A file's first lines."""
-        start, self._start = self._start, None
-        if start is not None:
-            return [self._encoded(start)]
-        here = [msgspec.structs.replace(member, what="here") for member in self._members.values()]
-        began = self._began(time.time(), self._clock(), self._order)
-        return [self._encoded(line) for line in (began, *here)]
-
-    async def _made(self, pieces: list[bytes]) -> int:
-        """Turn waiting lines into text, a batch at most: how many."""
-        waiting, lines, size = self._waiting, 0, 0
-        while waiting and size < BATCH_BYTES:
-            for _ in range(min(SLICE, len(waiting))):
-                line = waiting.popleft()
-                if isinstance(line, Decided):
-                    self._waiting_keys -= len(line.keys)
-                    self._shortened.shorten(line)
-                text = self._encoded(line)
-                pieces.append(text)
-                size += len(text)
-                lines += 1
-            await asyncio.sleep(0)
-        return lines
-
-    def _encoded(self, line: Line) -> bytes:
-        try:
-            return self._encoder.encode(line) + b"\n"
-        except ValueError:  # clients choose names and numbers
-            return self._encoder.encode(_sane(line)) + b"\n"
-
 
 def _record(request: Request, arrived: float) -> Decided:
     return Decided(
@@ -337,17 +231,10 @@ def _member(what: str, replica: Replica, order: int, now: float, before: Member 
     )  # fmt: skip
 
 
+def _as(member: Member, what: Literal["here"]) -> Member:
+    return msgspec.structs.replace(member, what=what)
+
+
 def _same(one: Member, other: Member) -> bool:
     """They differ in number, time and event alone."""
     return one == msgspec.structs.replace(other, order=one.order, at=one.at, what=one.what)
-
-
-def _sane(line: Line) -> Line:
-    """The line with what JSON cannot hold replaced: lone surrogates, and numbers beyond 64 bits."""
-    for name in line.__struct_fields__:
-        value = getattr(line, name)
-        if isinstance(value, str):
-            setattr(line, name, value.encode("utf-8", "replace").decode())
-        elif type(value) is int:
-            setattr(line, name, max(-_LARGEST, min(value, _LARGEST - 1)) if name != "anchor" else value)
-    return line

@@ -89,7 +89,8 @@ class _Life:
     def member(self, line: Member) -> None:
         """A replica came, went or changed."""
         fleet, deciding = self._deciding.fleet, self._deciding
-        if line.what in ("join", "here"):
+        known = fleet.get(line.name) is not None
+        if line.what in ("join", "here") and not known:
             replica = fleet.join(_spec(line), line.at)
             if line.capacity_tokens is not None:
                 fleet.write(replica, Column.CAPACITY_TOKENS, line.capacity_tokens)
@@ -100,7 +101,7 @@ class _Life:
         found = fleet.get(line.name)
         if found is None:  # its coming was lost
             return
-        if line.what == "change":
+        if line.what in ("join", "here", "change"):
             fleet.update(found, _spec(line))
         elif line.what == "state":
             if line.state != found.state.value:

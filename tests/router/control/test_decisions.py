@@ -50,7 +50,6 @@ def requests(found: Sequence[Line]) -> list[Decided]:
 
 async def written(log: DecisionLog, refused: Sequence[Request]) -> None:
     """A log's whole life."""
-    log.begin()
     log.start()
     for request in refused:
         log.refused(request, 1.0)
@@ -168,17 +167,16 @@ async def test_a_full_disk_drops_lines_and_goes_on(tmp_path: Path, caplog: pytes
     """They are counted and said; the next lines that fit rest on nothing that was lost."""
     path = tmp_path / "log"
     log = DecisionLog(str(path), began)
-    log.begin()
     request = Request("a", "m", 100, keys=[1, 2, 3])
     full = True
-    append = log._file.append
+    append = log._lines._file.append
 
     def refuse(lines: bytes) -> None:
         if full:
             raise OSError(28, "No space left on device")
         append(lines)
 
-    log._file.append = refuse  # type: ignore[method-assign]
+    log._lines._file.append = refuse  # type: ignore[method-assign]
     log.start()
     log.refused(request, 1.0)
     await until(lambda: log.counts.dropped == 1)
@@ -192,7 +190,7 @@ async def test_a_full_disk_drops_lines_and_goes_on(tmp_path: Path, caplog: pytes
 
 async def test_what_waits_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that hangs costs lines, not memory."""
-    monkeypatch.setattr("kvroute.router.control.decisions.MOST_LINES", 3)
+    monkeypatch.setattr("kvroute.router.control.lines.MOST_LINES", 3)
     log = DecisionLog(str(tmp_path / "log"), began)
     await written(log, [Request(str(i), "m", 1) for i in range(5)])
     assert (log.counts.written, log.counts.dropped) == (3, 2)

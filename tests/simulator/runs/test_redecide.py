@@ -78,3 +78,9 @@ def test_a_past_that_is_not_whole_is_known() -> None:
     late = began()
     late.order = 1
     assert [again.whole for again in redecide([late, member("r0", "here", order=1), sent(2)])] == [False]
+
+
+def test_who_is_told_twice_is_there_once() -> None:
+    """A file that begins while a replica's coming still waits to be written tells of it twice."""
+    found = picks(member("r0", "here", order=9), member("r0", "join", order=2), sent(10))
+    assert [again.replica for again in found] == ["r0"]
