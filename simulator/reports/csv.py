@@ -10,8 +10,8 @@ from kvroute.simulator.runs.outcome import Outcome
 from kvroute.simulator.runs.scenario import Scenario
 
 HEADER = (
-    "request", "replica", "prefill_replica", "sent_s", "scheduled_s", "first_token_s", "last_token_s", "queue_s", "ttft_s", "tpot_s",
-    "e2e_s", "predicted_ttft_s", "prompt_tokens", "output_tokens", "cached_tokens", "believed_tokens",
+    "request", "replica", "prefill_replica", "sent_s", "scheduled_s", "first_token_s", "last_token_s", "queue_s", "ttft_s",
+    "tpot_s", "e2e_s", "predicted_ttft_s", "prompt_tokens", "output_tokens", "cached_tokens", "believed_tokens",
     "best_believed_tokens", "preemptions",
 )  # fmt: skip
 """Moments are since the start of the run, in seconds; an empty cell: it did not happen. `prefill_replica` is
@@ -24,9 +24,9 @@ def lines(outcome: Outcome, scenario: Scenario) -> Iterator[str]:
     names = [*(_quoted(name) for name in outcome.names), ""]
     yield ",".join(HEADER) + "\n"
     table = zip(
-        range(len(rows)), rows.replica, rows.prefill, rows.at, rows.scheduled, rows.first, rows.ended, columns.queue.tolist(),
-        columns.ttft.tolist(), columns.tpot.tolist(), columns.e2e.tolist(), rows.predicted, rows.prompt, rows.output,
-        rows.cached, rows.hit, rows.best_hit, rows.preemptions, strict=True,
+        range(len(rows)), rows.replica, rows.prefill, rows.at, rows.scheduled, rows.first, rows.ended,
+        columns.queue.tolist(), columns.ttft.tolist(), columns.tpot.tolist(), columns.e2e.tolist(), rows.predicted,
+        rows.prompt, rows.output, rows.cached, rows.hit, rows.best_hit, rows.preemptions, strict=True,
     )  # fmt: skip
     for number, replica, prefill, *cells in table:
         yield f"{number},{names[replica]},{names[prefill]},{','.join(map(_cell, cells))}\n"
