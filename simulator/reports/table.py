@@ -49,7 +49,7 @@ def speed(outcome: Outcome) -> str:
     done = len(outcome.requests) - outcome.unfinished
     if outcome.cpu_seconds <= 0.0:
         return f"simulated {count(done)} requests"
-    share = outcome.decision_seconds / outcome.cpu_seconds
+    share = min(outcome.decision_seconds / outcome.cpu_seconds, 1.0)  # the one is by the clock, the other CPU time
     return (
         f"simulated {count(done)} requests ({time(outcome.seconds)}) in {time(outcome.cpu_seconds)} of CPU,"
         f" {count(done / outcome.cpu_seconds)} a second; {percent(share)} of it in decisions"
@@ -97,7 +97,7 @@ def _facts(summary: Summary) -> Table:
 
 
 def _cached(summary: Summary) -> str:
-    return f"{percent(summary.cached_token_rate)} of prompt tokens; at best {percent(summary.reusable_token_rate)}"
+    return f"{percent(summary.cached_token_rate)} of prompts, at best {percent(summary.reusable_token_rate)}"
 
 
 def _replicas(summary: Summary) -> Table:
