@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -28,7 +29,20 @@ from kvroute.simulator.workloads.options import count
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-POSITIVE = click.FloatRange(min=0.0, min_open=True, max=1e9)
+
+class Number(click.FloatRange):
+    """A number that can be computed with: not NaN, which is in every range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no number to compute with", param, ctx)
+        return float(number)
+
+
+POSITIVE = Number(min=0.0, min_open=True, max=1e9)
+SECONDS = Number(min=0.0, max=1e9)
 COUNT = click.IntRange(min=1)
 
 
@@ -111,7 +125,7 @@ def router_options(command: F) -> F:
             help="Caches known from decisions and replies, or from KV events.",
         ),
         click.option(
-            "--event-delay", type=click.FloatRange(min=0.0), default=late.event_seconds, show_default=True,
+            "--event-delay", type=SECONDS, default=late.event_seconds, show_default=True,
             help="From a step's end to its KV events [s].",
         ),
         click.option(
@@ -120,7 +134,7 @@ def router_options(command: F) -> F:
         ),
         click.option("--routers", type=COUNT, default=late.routers, show_default=True, help="That share the requests."),
         click.option(
-            "--share", type=click.FloatRange(min=0.0),
+            "--share", type=SECONDS,
             help="Delay with which routers hear of each other [s]; Redis: 0.005. [default: they do not]",
         ),
         click.option("--stepwise", is_flag=True, help="Compute every engine step: slower, the reference."),

@@ -79,8 +79,8 @@ def plan(**options: Any) -> None:
     answers: list[Answer] = []
     seeds = [options["seed"] + i for i in range(options["seeds"])]
     work = Work("planning", options)
+    planner = Planner(source, scenario, seeds, str(slo), work)
     with work:
-        planner = Planner(source, scenario, seeds, str(slo), work)
         for variant in variants:
             answers.append(
                 planner.fewest(variant, options["most"], roles=options["roles"])
@@ -97,6 +97,7 @@ def plan(**options: Any) -> None:
         answers=answers,
         cheapest=cheapest(answers),
         unfinished=work.stopped,
+        so_far=planner.so_far(),
     )
     _tell(found, scenario, work, options)
     work.end()
@@ -146,6 +147,9 @@ def _tell(found: Plan, scenario: Scenario, work: Work, options: dict[str, Any]) 
     console.print(f"[bold]{found.workload}[/bold]{rate}, policy {found.policy}: {found.slo}")
     for answer in found.answers:
         _print(answer, console)
+    if found.so_far is not None:
+        console.print(f"\nTried of {found.so_far.variant} so far:", style="bold")
+        console.print(_curve(found.so_far.curve, found.so_far))
     if len(found.answers) > 1 and found.cheapest is not None:
         console.print(f"\nTake [bold]{found.cheapest}[/bold].")
     outputs.told(console)

@@ -111,7 +111,7 @@ def tune(**options: Any) -> None:
         trained_on=f"the first {task.train:.0%} of the requests",
         judged_on=judged_on(task),
         default=PLAIN,
-        found=found,
+        found=tuner.leading() if work.stopped else found,
         verdict=verdict[0],
         relative=verdict[1],
         chosen=found if verdict[0] == "better" else PLAIN,

@@ -83,7 +83,9 @@ class Plan(msgspec.Struct, frozen=True):
     cheapest: str | None
     """Variant with the least cost, where prices were given; else with the fewest replicas, or the greatest load."""
     unfinished: bool = False
-    """It was stopped early: variants whose search had not ended are left out."""
+    """It was stopped early: variants whose search had not begun are left out."""
+    so_far: Answer | None = None
+    """What was tried of the variant whose search had not ended."""
 
 
 class Planner:
@@ -95,9 +97,20 @@ class Planner:
         self._seeds = seeds
         self._slo = slo
         self._evaluate = evaluate
+        self._open: tuple[Variant, Knob | None] | None = None
+        self._curve: list[Point] = []
+
+    def so_far(self) -> Answer | None:
+        """What was tried of a variant whose search has begun and not ended."""
+        if self._open is None or not self._curve:
+            return None
+        variant, knob = self._open
+        curve = sorted(self._curve, key=lambda point: (point.load or 0.0, point.replicas, point.prefill or 0))
+        return msgspec.structs.replace(self._answer(variant, Frontier(None, True), curve), knob=knob)
 
     def fewest(self, variant: Variant, most: int, *, roles: bool = False) -> Answer:
         """The fewest replicas of that variant that meet the SLO, `most` at the most."""
+        self._open, self._curve = (variant, None), []
         curve: dict[int, Point] = {}
 
         def meets(counts: Sequence[int]) -> list[bool]:
@@ -110,11 +123,13 @@ class Planner:
         answer = msgspec.structs.replace(answer, replicas=found.answer)
         if roles:
             answer = self._with_roles(variant, answer, curve, most)
+        self._open = None
         return msgspec.structs.replace(answer, cost=_cost(answer.replicas, variant))
 
     def greatest(self, variant: Variant, replicas: int) -> Answer:
         """The greatest load that so many replicas of that variant take within the SLO."""
         knob = knob_of(self._source)
+        self._open, self._curve = (variant, knob), []
         curve: dict[float, Point] = {}
 
         def meets(loads: Sequence[float]) -> list[bool]:
@@ -124,6 +139,7 @@ class Planner:
 
         found = greatest(meets, self._guess(variant, replicas, knob))
         answer = self._answer(variant, found, [curve[load] for load in sorted(curve)])
+        self._open = None
         return msgspec.structs.replace(
             answer, replicas=replicas, load=found.answer, knob=knob, cost=_cost(replicas, variant)
         )
@@ -171,10 +187,12 @@ class Planner:
             label = label_of(replicas, variant.name, load, prefill)
             cases.append(seeded(label, source, self._fleet(variant.kind, replicas, prefill), self._seeds, self._slo))
         answers = iter(self._evaluate([case for one in cases for case in one]))
-        return [
+        points = [
             _point(replicas, load, prefill, [next(answers) for _ in of_seeds])
             for (replicas, load, prefill), of_seeds in zip(asked, cases, strict=True)
         ]
+        self._curve += points
+        return points
 
     def _fleet(self, kind: Kind, replicas: int, prefill: int | None) -> Scenario:
         return msgspec.structs.replace(self._scenario, replicas=fleet(kind, replicas, prefill))

@@ -82,7 +82,7 @@ class Tuning(msgspec.Struct, frozen=True):
     judged_on: str
     default: Weights
     found: Weights
-    """The best on the training part."""
+    """The best on the training part, as far as it was searched."""
     verdict: str
     """better, worse or "not shown", on the part that was held out."""
     relative: float | None
@@ -120,6 +120,10 @@ class Tuner:
         self._evaluate = evaluate
         self._known: dict[tuple[Weights, float], list[float]] = {}
         self.trials: list[Trial] = []
+
+    def leading(self) -> Weights:
+        """The best so far, of those that were tried on most of the training part."""
+        return max(self.trials, key=lambda one: (one.share, one.score)).weights if self.trials else PLAIN
 
     def best(self) -> Weights:
         """The best candidate on the training part; the default is one of them."""

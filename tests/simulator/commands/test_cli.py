@@ -67,7 +67,7 @@ def interrupted(at: int, times: int, *arguments: str) -> subprocess.CompletedPro
         (["--workload", "mooncake:/nowhere.jsonl"], "/nowhere.jsonl"),
         (["--workload", "shared-prefix", "--requests", "0"], "--requests"),
         (["--workload", "shared-prefix", "--rate", "-1"], "--rate"),
-        (["--workload", "shared-prefix", "--rate", "nan"], "rate must be above 0"),
+        (["--workload", "shared-prefix", "--rate", "nan"], "'nan' is no number to compute with"),
         (["--workload", "shared-prefix", "--speedup", "0"], "--speedup"),
         (["--workload", "shared-prefix", "--replicas", "0"], "replicas"),
         (["--workload", "shared-prefix", "--slo", "ttft<2s"], "SLO 'ttft<2s'"),

@@ -85,3 +85,25 @@ def test_a_fleet_with_roles() -> None:
     """Prefill first, then decode."""
     roles = [kind.role for kind in fleet(Kind(), 5, 2)]
     assert roles == [Role.PREFILL] * 2 + [Role.DECODE] * 3
+
+
+def test_a_search_that_was_stopped_tells_what_it_tried() -> None:
+    """And one that has ended has nothing open."""
+
+    class Stop(Exception):
+        pass
+
+    def meets(case: Case) -> bool:
+        if len(case.scenario.replicas) > 4:
+            raise Stop
+        return False
+
+    stopped = planner(meets)
+    with pytest.raises(Stop):
+        stopped.fewest(VARIANT, 64)
+    so_far = stopped.so_far()
+    assert so_far is not None
+    assert [point.replicas for point in so_far.curve] == [1, 2, 4]
+    ended = planner(lambda case: True)
+    ended.fewest(VARIANT, 4)
+    assert ended.so_far() is None
