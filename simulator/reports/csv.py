@@ -11,8 +11,8 @@ from kvroute.simulator.runs.scenario import Scenario
 
 HEADER = (
     "request", "replica", "prefill_replica", "sent_s", "scheduled_s", "first_token_s", "last_token_s", "queue_s",
-    "ttft_s", "tpot_s", "e2e_s", "predicted_ttft_s", "prompt_tokens", "output_tokens", "cached_tokens", "believed_tokens",
-    "best_believed_tokens", "preemptions",
+    "ttft_s", "tpot_s", "e2e_s", "predicted_ttft_s", "prompt_tokens", "output_tokens", "cached_tokens",
+    "believed_tokens", "best_believed_tokens", "preemptions",
 )  # fmt: skip
 """Moments are since the start of the run, in seconds; an empty cell: it did not happen. `prefill_replica` is
 named where another one prefilled."""

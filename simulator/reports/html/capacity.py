@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from kvroute.simulator.reports.html.curve import RATE, REPLICAS, Curve, CurvePoint
-from kvroute.simulator.reports.html.figure import Entries, Figure, Layout, Section, Trace, seconds_axis, threshold
+from kvroute.simulator.reports.html.figure import (
+    LOG_FROM,
+    Entries,
+    Figure,
+    Layout,
+    Section,
+    Trace,
+    seconds_axis,
+    threshold,
+)
 from kvroute.simulator.reports.html.latencies import said
 from kvroute.simulator.search.measures import TIMES
 
@@ -101,7 +111,7 @@ def _layout(curve: Curve, axis: dict[str, Any], lines: Sequence[tuple[Layout, La
     xaxis: dict[str, Any] = {"title": {"text": curve.axis}}
     xs = _xs(curve)
     if curve.axis == REPLICAS:
-        xaxis |= {"tickvals": sorted(set(xs))} if len(set(xs)) <= 12 else {"dtick": max(1, round(max(xs) / 10))}
+        xaxis |= _counted(sorted(set(xs)))
     shapes, annotations = [shape for shape, _ in lines], [label for _, label in lines]
     for place, text in curve.marks:
         shape, label = threshold(xaxis, "x", place, text)
@@ -110,6 +120,19 @@ def _layout(curve: Curve, axis: dict[str, Any], lines: Sequence[tuple[Layout, La
         shapes.append(shape)
         annotations.append(label)
     return {"xaxis": xaxis, "yaxis": axis, "shapes": shapes, "annotations": annotations}
+
+
+def _counted(counts: Sequence[float]) -> dict[str, Any]:
+    """An axis of whole numbers, logarithmic where they span much."""
+    low, high = counts[0], counts[-1]
+    if high <= LOG_FROM * low:
+        return {"tickvals": counts} if len(counts) <= 12 else {"dtick": max(1, round(high / 10))}
+    room = 0.05 * math.log10(high / low)
+    ticks = [2**power for power in range(12) if low <= 2**power <= high]
+    return {
+        "type": "log", "tickvals": ticks, "ticktext": [str(tick) for tick in ticks],
+        "range": [math.log10(low) - room, math.log10(high) + room],
+    }  # fmt: skip
 
 
 def _xs(curve: Curve) -> list[float]:

@@ -86,7 +86,7 @@ def _heat(number: int, detail: Detail, field: str, title: str, said: str) -> Fig
     }  # fmt: skip
     layout = _layout(detail, "")
     layout["yaxis"] = {"type": "category", "autorange": "reversed", "automargin": True, "showgrid": False}
-    layout["showlegend"] = False
+    layout |= {"showlegend": False, "annotations": [], "hovermode": "closest"}
     height = min(560, max(190, 90 + 16 * len(detail.names)))
     return Figure(f"heat-{field}-{number}", title, [trace], layout, height, True, told=f"{title}, at most {most:.3g}")
 
