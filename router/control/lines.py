@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 
@@ -30,6 +32,8 @@ SLICE = 32
 """Lines made at once, in well under a millisecond; then the event loop runs."""
 BATCH_BYTES = 1 << 20
 _LARGEST = 1 << 63
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Lines:
@@ -112,12 +116,12 @@ class Lines:
     async def _flush(self) -> None:
         while self._waiting:
             pieces: list[bytes] = []
-            if await asyncio.to_thread(self._file.open):
+            if await _beside(self._file.open):
                 self._shortened.clear()
                 pieces += filter(None, map(self._text, self._beginning()))
             lines = await self._made(pieces)
             try:
-                await asyncio.to_thread(self._file.append, b"".join(pieces))
+                await _beside(self._file.append, b"".join(pieces))
             except OSError:
                 # What rests on these lines could not be read.
                 self._shortened.clear()
@@ -156,6 +160,27 @@ class Lines:
             self.counts.dropped += 1
             self._seldom.warning("odd", "%s: a line that cannot be written: %s", self.path, error)
             return None
+
+
+async def _beside(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Do what may block in a thread of its own, that a router which ends need not wait for: a disk may hang."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def run() -> None:
+        try:
+            result = work(*args, **kwargs)
+        except OSError as error:
+            tell(done.set_exception, error)
+        else:
+            tell(done.set_result, result)
+
+    def tell(end: Callable[[Any], None], what: object) -> None:
+        with contextlib.suppress(RuntimeError):  # nobody waits any more, and the loop is closed
+            loop.call_soon_threadsafe(lambda: None if done.cancelled() else end(what))
+
+    threading.Thread(target=run, name="decision log", daemon=True).start()
+    return await done
 
 
 def _sane(line: Line) -> Line:

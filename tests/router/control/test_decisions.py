@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,23 @@ async def test_what_waits_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyP
     log = DecisionLog(str(tmp_path / "log"), began)
     await written(log, [Request(str(i), "m", 1) for i in range(5)])
     assert (log.counts.written, log.counts.dropped) == (3, 2)
+
+
+async def test_a_disk_that_hangs_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither requests, of which lines are dropped in the end, nor the router's own end. (A pipe that nobody reads.)"""
+    monkeypatch.setattr("kvroute.router.control.lines.MOST_LINES", 1000)
+    monkeypatch.setattr("kvroute.router.control.lines.LAST_SECONDS", 0.2)
+    os.mkfifo(tmp_path / "log")
+    log = DecisionLog(str(tmp_path / "log"), began)
+    log.start()
+    for number in range(3000):
+        log.refused(Request(str(number), "m", 100, keys=list(range(50))), 1.0)
+        if number % 100 == 0:
+            await asyncio.sleep(0.03)
+    assert log.counts.dropped > 500
+    begun = time.monotonic()
+    await log.close()
+    assert time.monotonic() - begun < 2.0
 
 
 @pytest.mark.parametrize(
