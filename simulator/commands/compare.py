@@ -138,7 +138,7 @@ def _tell(question: Question, work: Work, options: dict[str, Any]) -> None:
     outputs.told(console)
 
 
-def _page(comparison: Comparison, work: Work) -> str:
+def _page(comparison: Comparison, work: Work) -> str | None:
     """In detail: the runs of the highest load that the reference was not saturated at, with the first seed."""
     rows = [row for row in comparison.rows if row.regime != "beyond"] or comparison.rows
     runs = []
@@ -148,7 +148,7 @@ def _page(comparison: Comparison, work: Work) -> str:
             if made is not None:
                 runs.append(Run(one.policy, made.case.scenario, made.summary, made.detail))
     if not runs:
-        raise SimulatorError("stopped before there was a run to draw: no page was written")
+        return None
     notes = [f"Plots of single runs are at {rows[-1].level.name}, with seed {comparison.seeds[0]}."]
     if comparison.seeds_change == "dice" and len(comparison.seeds) > 1:
         notes.append(SAME_TRACE)

@@ -72,9 +72,16 @@ class Outputs:
         """Where --csv says."""
         self.put(self._options["csv_path"], content)
 
-    def html(self, content: Callable[[], str]) -> None:
-        """Where --html says."""
-        self.put(self._options["html_path"], lambda: content().encode())
+    def html(self, content: Callable[[], str | None]) -> None:
+        """Where --html says; of None, which is no page because there was nothing to draw, that is said."""
+        path = self._options["html_path"]
+        if path is None:
+            return
+        page = content()
+        if page is None:
+            click.echo(f"kvroute: there is nothing to draw yet: {path} was not written", err=True)
+        else:
+            self.put(path, page.encode)
 
     def put(self, path: Path | None, content: Callable[[], bytes]) -> None:
         """At that path, if there is one."""

@@ -148,6 +148,9 @@ def _answer(future: Future[Answer], case: Case) -> Answer:
         raise RunError(
             f"{case.label}: a process died (out of memory?); try fewer at once with --jobs, or fewer --requests"
         ) from error
+    except Exception as error:  # a fault of ours: its traceback names the run as well
+        error.add_note(f"in the run {case.label}")
+        raise
 
 
 # --- in the other process ---

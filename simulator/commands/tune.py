@@ -193,7 +193,7 @@ def _tell(tuning: Tuning, task: Task, work: Work, options: dict[str, Any]) -> No
     outputs.told(console)
 
 
-def _page(tuning: Tuning, task: Task, work: Work) -> str:
+def _page(tuning: Tuning, task: Task, work: Work) -> str | None:
     """In detail: default and tuned on the part held out, at the last load."""
     runs = []
     for label, weights in (("default", PLAIN), ("tuned", tuning.found)):
@@ -201,7 +201,7 @@ def _page(tuning: Tuning, task: Task, work: Work) -> str:
         if made is not None and (label == "default" or weights != PLAIN):
             runs.append(Run(label, made.case.scenario, made.summary, made.detail))
     if not runs:
-        raise SimulatorError("nothing was judged on the part held out: there is no page to draw")
+        return None
     tone = {"better": "good", "worse": "bad"}.get(tuning.verdict, "warn")
     change = "-" if tuning.relative is None else f"{tuning.relative:+.1%}"
     tiles = [Tile(f"Tuned, {tuning.objective}", change, f"{tuning.verdict} on {tuning.judged_on}", tone)]
