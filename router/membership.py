@@ -304,8 +304,9 @@ class Membership:
         if self.decisions is not None and (replica.cells != cells or limit != cached.limit or seconds > 0.0):
             outside = (*self._outside.applied(replica), miss) if applied else None
             sums = (seconds, tokens) if math.isfinite(seconds + tokens) else (0.0, 0.0)
-            told = reading.capacity_tokens, reading.block_size, limit if limit < math.inf else None
-            self.decisions.read(ReadingLine(VERSION, 0, 0.0, replica.name, *sums, *told, outside))
+            held, block = reading.capacity_tokens, reading.block_size
+            known = limit if limit < math.inf else None
+            self.decisions.read(ReadingLine(VERSION, 0, 0.0, replica.name, *sums, held, block, known, outside))
         cached.limit = limit
         if reading.max_adapters and len(replica.spec.adapters) > reading.max_adapters:
             for name in (*reading.running_adapters, *reading.waiting_adapters):

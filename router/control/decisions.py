@@ -136,7 +136,7 @@ class DecisionLog:
             self._order += 1
             record.ended = now
             record.orders = (*record.orders[:2], self._order)
-        record.outcome = outcome.value  # type: ignore[assignment]
+        record.outcome = outcome.value
         record.status = status
         if usage is not None:
             record.prompt_tokens = usage.prompt
