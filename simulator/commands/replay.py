@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 import msgspec
-from rich.console import Console
 from rich.text import Text
 
 from kvroute.simulator.commands.options import POSITIVE, Whole, output_options, policy_of, policy_options, told
@@ -25,6 +24,7 @@ from kvroute.simulator.reports.json import described, document
 from kvroute.simulator.reports.replayed import Figures, differences, measured, simulated, table
 from kvroute.simulator.reports.summary import Summary, policy_name, summarise
 from kvroute.simulator.reports.table import verdict
+from kvroute.simulator.reports.terminal import terminal
 from kvroute.simulator.runs.logged import Ordered, kinds, scenario
 from kvroute.simulator.runs.outcome import Outcome
 from kvroute.simulator.runs.redecide import redecide
@@ -151,7 +151,7 @@ class _Replay:
         outputs.html(lambda: self._page(control))
         if not outputs.shown:
             return
-        console = Console(highlight=False)
+        console = terminal()
         console.print(self._heading())
         names = (_label(control.scenario), _label(last.scenario))
         console.print(table(self._real, control.figures, changed.figures if changed else None, names))

@@ -6,7 +6,6 @@ import sys
 from typing import Any
 
 import click
-from rich.console import Console
 
 from kvroute.simulator.commands.options import (
     fleet_options,
@@ -28,6 +27,7 @@ from kvroute.simulator.reports.html import Run, page
 from kvroute.simulator.reports.json import described, document
 from kvroute.simulator.reports.summary import Summary, summarise
 from kvroute.simulator.reports.table import one_run, speed
+from kvroute.simulator.reports.terminal import terminal
 from kvroute.simulator.runs.outcome import Outcome
 from kvroute.simulator.runs.run import simulate as run
 from kvroute.simulator.runs.scenario import Scenario
@@ -76,7 +76,7 @@ def _tell(outcome: Outcome, scenario: Scenario, slo: Slo | None, options: dict[s
     outputs.html(lambda: _page(outcome, scenario, summary, stopped))
     if not outputs.shown:
         return
-    console = Console(highlight=False)
+    console = terminal()
     if stopped is not None:
         console.print(stopped, style="bold yellow")
     console.print(one_run(summary))
