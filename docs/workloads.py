@@ -87,7 +87,7 @@ def _section(title: str, name: str, source: Source) -> str:
 
 
 def _row(option: Option) -> str:
-    default = "" if option.default is None else f"`{option.default}`"
+    default = "" if option.default in (None, "") else f"`{option.default}`"
     choices = f" ({', '.join(option.choices)})" if option.choices else ""
     return f"| `{option.name}` | {default} | {option.meaning}{choices} |"
 

@@ -64,7 +64,7 @@ def read(path: str, shape: Shape, requests: int | None) -> tuple[list[Recorded],
     for number, text in lines(path):
         try:
             session = decoder.decode(text)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             refuse(path, number, f"{error}; wanted is a session: id, block_size, requests")
         wrong = fault(session)
         if wrong:

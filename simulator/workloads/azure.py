@@ -7,14 +7,12 @@ from datetime import UTC, datetime
 from kvroute.simulator.errors import WorkloadError
 from kvroute.simulator.workloads.contract import Workload
 from kvroute.simulator.workloads.keys import UNIQUE
-from kvroute.simulator.workloads.lines import lines, refuse
+from kvroute.simulator.workloads.lines import MOST_TOKENS, lines, refuse
 from kvroute.simulator.workloads.source import Source, Wanted
 from kvroute.simulator.workloads.trace import OPTIONS, Row, replayed
 
 KEY_TOKENS = 64
 COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
-LONGEST = 10_000_000
-"""What is longer is a broken line [tokens]."""
 
 
 def make(wanted: Wanted) -> Workload:
@@ -43,7 +41,7 @@ def read(path: str) -> list[Row]:
             refuse(path, number, f"{len(cells)} columns; {COLUMNS[-1]} is in the {max(places) + 1}th")
         try:
             at = _seconds(cells[places[0]])
-        except ValueError:
+        except (ValueError, OverflowError):
             refuse(path, number, f"TIMESTAMP {cells[places[0]]!r} is no date and time")
         tokens, output = (_count(path, number, name, cells[place]) for name, place in _lengths(places))
         if tokens < 1:
@@ -61,7 +59,7 @@ def _lengths(places: list[int]) -> list[tuple[str, int]]:
 
 
 def _count(path: str, number: int, name: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text) > LONGEST:
+    if not (text.isascii() and text.isdigit() and len(text) < 12) or int(text) > MOST_TOKENS:
         refuse(path, number, f"{name} {text!r} is no number of tokens")
     return int(text)
 

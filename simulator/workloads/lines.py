@@ -10,6 +10,11 @@ from typing import NoReturn
 
 from kvroute.simulator.errors import WorkloadError
 
+MOST_TOKENS = 10_000_000
+"""What a trace says is longer is taken for a broken line [tokens]."""
+MOST_SECONDS = 1e10
+"""A time beyond this is none [s]."""
+
 
 def lines(path: str) -> Iterator[tuple[int, str]]:
     """(number from 1, text) of each line that is not empty; `.gz` is unpacked.

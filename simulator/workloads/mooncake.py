@@ -7,20 +7,18 @@ from typing import Annotated
 import msgspec
 
 from kvroute.simulator.workloads.contract import Workload
-from kvroute.simulator.workloads.lines import lines, refuse
+from kvroute.simulator.workloads.lines import MOST_SECONDS, MOST_TOKENS, lines, refuse
 from kvroute.simulator.workloads.source import Source, Wanted
 from kvroute.simulator.workloads.trace import OPTIONS, Row, replayed
 
 KEY_TOKENS = 512
 
-Count = Annotated[int, msgspec.Meta(ge=0)]
-
 
 class _Line(msgspec.Struct, gc=False):
-    timestamp: Annotated[float, msgspec.Meta(ge=0)]
+    timestamp: Annotated[float, msgspec.Meta(ge=0, le=MOST_SECONDS * 1e3)]
     """[ms]"""
-    input_length: Annotated[int, msgspec.Meta(ge=1)]
-    output_length: Count
+    input_length: Annotated[int, msgspec.Meta(ge=1, le=MOST_TOKENS)]
+    output_length: Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKENS)]
     hash_ids: list[int]
 
 
@@ -43,7 +41,7 @@ def read(path: str) -> list[Row]:
     for number, text in lines(path):
         try:
             line = decoder.decode(text)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             refuse(path, number, f"{error}; wanted are timestamp (ms), input_length, output_length, hash_ids")
         most = -(-line.input_length // KEY_TOKENS)
         if len(line.hash_ids) > most:

@@ -6,8 +6,10 @@ from typing import Annotated, Literal
 
 import msgspec
 
-Seconds = Annotated[float, msgspec.Meta(ge=0)]
-Tokens = Annotated[int, msgspec.Meta(ge=0)]
+from kvroute.simulator.workloads.lines import MOST_SECONDS, MOST_TOKENS
+
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=MOST_SECONDS)]
+Tokens = Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKENS)]
 MOST_ID = 1 << 40
 
 
@@ -35,7 +37,7 @@ class Session(msgspec.Struct, gc=False):
     """A session: its prompts begin with `tool_tokens` of tools, then `system_tokens` of a system prompt."""
 
     id: str
-    block_size: Annotated[int, msgspec.Meta(ge=1)]
+    block_size: Annotated[int, msgspec.Meta(ge=1, le=MOST_TOKENS)]
     requests: Annotated[list[Entry], msgspec.Meta(min_length=1)]
     hash_id_scope: Literal["local"] = "local"
     tool_tokens: Tokens = 0
