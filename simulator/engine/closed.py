@@ -95,7 +95,7 @@ class ClosedForm:
     def release(self, sequence: Sequence, now: float) -> None:
         """Let go of the blocks that a finished sequence was to keep. A second call changes nothing."""
         assert isinstance(sequence, Runner)
-        if sequence.phase is Phase.FINISHED:
+        if sequence.phase is Phase.FINISHED and sequence.held:
             self._interrupt(now)
             self._batch.let_go(sequence)
             self._wake(now)
@@ -198,7 +198,8 @@ class ClosedForm:
             self._batch.flush(self._decodes.step)
 
     def _wake(self, now: float) -> None:
-        if self._end == math.inf:
+        batch = self._batch
+        if self._end == math.inf and (batch.running or batch.waiting or batch.coming):
             self._ready = min(self._ready, now)
 
     def _commit(self, steps: int) -> None:

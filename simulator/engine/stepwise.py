@@ -83,7 +83,7 @@ class Engine:
 
     def release(self, sequence: Sequence, now: float) -> None:
         """Let go of the blocks that a finished sequence was to keep. A second call changes nothing."""
-        if sequence.phase is Phase.FINISHED:
+        if sequence.phase is Phase.FINISHED and sequence.blocks:
             self._reach(now)
             self._release(sequence)
             self._wake(now)

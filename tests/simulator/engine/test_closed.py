@@ -125,7 +125,8 @@ def test_the_sum_of_many_steps_is_the_sum() -> None:
 
 def test_an_arrival_waits_for_the_step_under_way_only() -> None:
     """A span is cut at the end of the step in which somebody arrives; exactly at an end, the next step has begun."""
-    for now, start in ((0.5, 0.5 + STEP.c0), (0.5 + STEP.c0 / 2, 0.5 + STEP.c0)):
+    end = 32 * STEP.c0 + 2.0**-40
+    for now, start in ((end, end + STEP.c0), (end + STEP.c0 / 2, end + STEP.c0)):
         engine = ClosedForm(Limits(), StepTime(c0=STEP.c0, c1=0, c2=0, c3=2.0**-40, c4=0))
         engine.add(EngineRequest("long", 1, 1000), 0.0)
         engine.advance(now)
