@@ -16,7 +16,7 @@ from kvroute.simulator.engine.step import Cleared, Removed, Step, Stored
 from kvroute.simulator.engine.steptime import from_rates
 from kvroute.simulator.engine.stepwise import Engine
 
-CAPTURES = Path(__file__).parents[3] / "shared" / "data" / "vllm_captures"
+CAPTURES = Path(__file__).parents[4] / "shared" / "data" / "vllm_captures"
 BLOCK = 32
 
 
