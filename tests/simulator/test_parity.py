@@ -138,22 +138,24 @@ def _same(workload: Workload, scenario: Scenario, count: int) -> None:
         )
 
 
-@pytest.mark.parametrize("policy", ["latency", "lmetric", "power-of-two", "session-hash"])
-async def test_a_live_log_is_decided_again_alike(policy: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("policy", "replicas"), [("latency", 4), ("latency", 14), ("lmetric", 4), ("power-of-two", 4), ("session-hash", 4)]
+)
+async def test_a_live_log_is_decided_again_alike(policy: str, replicas: int, tmp_path: Path) -> None:
     """What a live router wrote while conversations ran, connections broke, a replica was drained and dashboards looked
     is enough to decide every request again: the same replica, the same predicted TTFT."""
     path = tmp_path / "decisions.jsonl"
     settings: dict[str, Any] = {"logging.decisions": str(path), "policy": policy, "seed": 3}
     async with (
-        engines(4, enable_prompt_tokens_details=True, kv_blocks=600) as some,
+        engines(replicas, enable_prompt_tokens_details=True, kv_blocks=600) as some,
         running(*(engine.url for engine in some), **settings) as router,
     ):
-        some[1].faults.cut_next()
-        some[2].faults.cut_next()
+        some[1].faults.cut_next()  # one alone: a request that two engines failed on is given up
         await asyncio.gather(*(_talk(router, talk) for talk in range(16)), _operate(router))
     found = list(redecide(lines(str(path))))
     assert len({again.record.id for again in found}) == 16 * 4
-    assert sum(again.record.attempts > 1 for again in found) > 0
+    if policy != "session-hash":  # of which chance says whether any session lives there
+        assert sum(again.record.attempts > 1 for again in found) > 0
     assert all(again.whole for again in found)
     assert [(again.record.id, again.attempt) for again in found if not again.same] == []
     assert max(map(_off, found)) < 1e-6

@@ -68,6 +68,16 @@ def test_turns_after_answers(tmp_path: Path) -> None:
     assert found["replayed"]["scenario"]["seed"] == 3
 
 
+def test_the_files_of_several_workers(tmp_path: Path) -> None:
+    """Are one log, of so many routers."""
+    for worker in range(2):
+        day(tmp_path / f"log.{worker}", 30)
+    found = run(str(tmp_path / "log.*"))
+    assert found["measured"]["requests"] == 60
+    assert found["control"]["scenario"]["lateness"]["routers"] == 2
+    assert found["decided_again"]["decisions"] == 60
+
+
 def test_the_table_and_files(tmp_path: Path) -> None:
     """What is measured, what is simulated, how far to trust it; a line a request and a page with both runs."""
     log = day(tmp_path / "log")
