@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from kvroute.simulator.latency.kind import Kind
 from kvroute.simulator.reports.columns import Columns, Floats, kinds
@@ -36,6 +37,8 @@ FULL = 0.97
 """KV use from which a cache counts as full."""
 MUCH = 0.2
 """Share of the time that counts as much."""
+MOSTLY = 0.5
+"""Share of the time that counts as most of it."""
 PREEMPTED = 0.005
 """Preemptions a request that put a run at the knee."""
 
@@ -66,6 +69,8 @@ class Crowding(NamedTuple):
     """With KV use of at least FULL."""
     slots_full: float
     """With as many requests running as may run."""
+    queued: float
+    """With requests waiting."""
 
 
 def judge(outcome: Outcome, scenario: Scenario, columns: Columns) -> Verdict:
@@ -152,14 +157,17 @@ def _flood(columns: Columns, queue: Quantiles, prefill: Quantiles) -> str | None
 
 def _crammed(columns: Columns, crowding: Crowding, queue: Quantiles, prefill: Quantiles) -> str | None:
     """Why a closed loop is saturated: its queue cannot grow, but more clients would only wait longer."""
-    if not closed_loop(columns) or queue.at(0.5) <= prefill.at(0.5):
+    if not closed_loop(columns) or crowding.queued < MOSTLY or queue.at(0.5) <= QUEUE_TO_PREFILL * prefill.at(0.5):
         return None
-    share, what = max((crowding.kv_full, "the KV cache is full"), (crowding.slots_full, "all slots are taken"))
-    if share < 0.5:
-        return None
+    if crowding.kv_full >= MOSTLY:
+        cause = "the KV cache is full"
+    elif crowding.slots_full >= MOSTLY:
+        cause = "all slots are taken"
+    else:
+        cause = "prefills use up what decodes leave of each step"
     return (
-        f"{what} {share:.0%} of the time and requests wait for room. In a closed loop, where the next request is"
-        " sent when the last is answered, that is what saturation looks like"
+        f"requests wait {crowding.queued:.0%} of the time, half of them for {queue.at(0.5):.2g} s or more: {cause}. In a"
+        " closed loop, where the next request is sent when the last is answered, that is what saturation looks like"
     )
 
 
@@ -206,24 +214,26 @@ def crowd(outcome: Outcome, fleet: list[Kind]) -> Crowding:
     """How full the fleet was. A sample stands for the time since the one before it."""
     samples = outcome.samples
     if not samples:
-        return Crowding(0.0, 0.0, 0.0, 0.0)
+        return Crowding(0.0, 0.0, 0.0, 0.0, 0.0)
     usage = np.array([sample.kv_usage for sample in samples])
     running = np.array([sample.running for sample in samples])
+    waiting = np.array([sample.waiting for sample in samples])
     slots = np.array([kind.limits.max_num_seqs for kind in fleet])
     times = [sample.time for sample in samples]
     spans = [late - early for early, late in zip([times[0], *times], times, strict=False)]
     total = math.fsum(spans)
     weights = [span / total for span in spans] if total > 0.0 else [1.0 / len(spans)] * len(spans)
 
-    def over_time(cells: Floats) -> float:
+    def over_time(cells: npt.NDArray[Any]) -> float:
         means = [math.fsum(row) / len(row) for row in cells.tolist()]
         return math.fsum(weight * mean for weight, mean in zip(weights, means, strict=True))
 
     return Crowding(
         over_time(usage),
         float(usage.max()),
-        over_time((usage >= FULL).astype(np.float64)),
-        over_time((running >= slots).astype(np.float64)),
+        over_time(usage >= FULL),
+        over_time(running >= slots),
+        over_time(waiting > 0),
     )
 
 

@@ -12,7 +12,9 @@ from kvroute.simulator.slo import Slo
 
 RATE = "offered load [requests/s]"
 SPEEDUP = "speed of the trace [times its own]"
+CLIENTS = "clients"
 REPLICAS = "replicas"
+AXES = {"rate": RATE, "speedup": SPEEDUP, "concurrency": CLIENTS}
 
 
 class CurvePoint(msgspec.Struct, frozen=True):
@@ -48,10 +50,10 @@ def curve_of_comparison(comparison: Comparison) -> Curve | None:
     """Policies over load; None of a single load."""
     if len(comparison.rows) < 2:
         return None
-    rate = comparison.rows[0].level.rate is not None
+    knob = next((knob for knob in AXES if getattr(comparison.rows[0].level, knob) is not None), "speedup")
     lines: dict[str, list[CurvePoint]] = {}
     for row in comparison.rows:
-        x = row.level.rate if rate else row.level.speedup
+        x = getattr(row.level, knob)
         for cell in row.cells:
             met = None if cell.slo_met_runs is None else cell.slo_met_runs == cell.runs
             point = CurvePoint(x or 0.0, cell.figures, _regime(cell.regime), met)
@@ -59,7 +61,7 @@ def curve_of_comparison(comparison: Comparison) -> Curve | None:
     knee = comparison.knee
     marks = [] if knee is None else [(knee.at, f"knee of {knee.policy}" + (" or above" if knee.bounded else ""))]
     slo = Slo.parse(comparison.slo) if comparison.slo else None
-    return Curve(RATE if rate else SPEEDUP, [Series(*line) for line in lines.items()], slo, marks)
+    return Curve(AXES[knob], [Series(*line) for line in lines.items()], slo, marks)
 
 
 def curve_of_plan(plan: Plan) -> Curve:
@@ -78,7 +80,7 @@ def curve_of_plan(plan: Plan) -> Curve:
             named = f" ({answer.variant})" if len(plan.answers) > 1 else ""
             marks.append((float(found), f"{'takes' if by_load else 'enough:'} {found:g}{named}"))
     knobs = {answer.knob for answer in plan.answers}
-    axis = REPLICAS if not by_load else RATE if "rate" in knobs else SPEEDUP
+    axis = next((AXES[knob] for knob in AXES if knob in knobs), REPLICAS)
     return Curve(axis, series, Slo.parse(plan.slo), marks)
 
 
