@@ -34,7 +34,7 @@ from kvroute.simulator.reports.json import described, document
 from kvroute.simulator.search.case import Source
 from kvroute.simulator.search.comparison import Comparison, Question, gathered
 from kvroute.simulator.search.comparison import compare as compared
-from kvroute.simulator.search.load import Knee, Level, at_loads, find_knee, level
+from kvroute.simulator.search.load import UNITS, Knee, Level, at_loads, find_knee, level
 
 HEADINGS = {
     "below": "Below the knee",
@@ -162,8 +162,8 @@ def _print(comparison: Comparison, console: Console) -> None:
     if comparison.seeds_change == "dice" and len(comparison.seeds) > 1:
         console.print(SAME_TRACE, style="yellow")
     if comparison.knee is not None:
-        what = "req/s" if comparison.knee.knob == "rate" else "times the trace's speed"
-        console.print(f"The knee with {comparison.knee.policy} is at {comparison.knee.at:g} {what}.", highlight=False)
+        knee = comparison.knee
+        console.print(f"The knee with {knee.policy} is at {knee.at:g} {UNITS[knee.knob]}.", highlight=False)
     for regime, heading in HEADINGS.items():
         rows = [row for row in comparison.rows if row.regime == regime]
         if rows:

@@ -38,6 +38,7 @@ from kvroute.simulator.reports.units import count, digits, percent, time
 from kvroute.simulator.runs.scenario import Scenario
 from kvroute.simulator.search.capacity import Answer, Plan, Planner, Point, Variant, cheapest, chosen_label
 from kvroute.simulator.search.case import Case
+from kvroute.simulator.search.load import UNITS
 
 
 @click.command()
@@ -184,7 +185,7 @@ def _short(answer: Answer) -> str:
         return "not met"
     if answer.knob is None:
         return f"{answer.replicas} replicas"
-    return f"{answer.load:g} req/s" if answer.knob == "rate" else f"speedup {answer.load:g}"
+    return f"{answer.load:g} {UNITS[answer.knob]}"
 
 
 def _print(answer: Answer, console: Console) -> None:
@@ -209,7 +210,7 @@ def _sentence(answer: Answer) -> str:
         fleet = f"{answer.replicas} x {answer.variant}"
         if answer.load is None:
             return f"{fleet} do not meet the SLO at any load tried."
-        what = "req/s" if answer.knob == "rate" else "times the workload's speed"
+        what = UNITS[answer.knob]
         least = "at least " if answer.bounded else ""
         return f"{fleet} take {least}{answer.load:g} {what}{cost}."
     if answer.replicas is None:

@@ -14,7 +14,7 @@ from kvroute.simulator.runs.scenario import Scenario
 from kvroute.simulator.search.case import Case, Evaluate, Source
 from kvroute.simulator.search.cells import REGIMES, seeded
 from kvroute.simulator.search.frontier import Frontier, fewest, greatest
-from kvroute.simulator.search.load import Knob, knob_of, level
+from kvroute.simulator.search.load import Knob, beginning, knob_of, level
 from kvroute.simulator.search.measures import COMPARED, JUDGED, value
 
 MOST_SPLITS = 8
@@ -35,7 +35,7 @@ class Point(msgspec.Struct, frozen=True):
 
     replicas: int
     load: float | None
-    """Rate [1/s] or speedup; None: as the workload has it."""
+    """Rate [1/s], speedup or clients; None: as the workload has it."""
     met: bool
     """The SLO, with every seed."""
     regime: str
@@ -54,7 +54,7 @@ class Answer(msgspec.Struct, frozen=True):
     replicas: int | None
     """Fewest that meet the SLO, or the number asked about; None: not even the most allowed do."""
     load: float | None
-    """Greatest rate or speedup that they take, where that was the question."""
+    """Greatest load that they take, where that was the question: rate [1/s], speedup or clients."""
     knob: Knob | None
     cost: float | None
     """Replicas times price."""
@@ -137,7 +137,7 @@ class Planner:
             curve.update(zip(loads, points, strict=True))
             return [point.met for point in points]
 
-        found = greatest(meets, self._guess(variant, replicas, knob))
+        found = greatest(meets, self._guess(variant, replicas, knob), whole=knob == "concurrency")
         answer = self._answer(variant, found, [curve[load] for load in sorted(curve)])
         self._open = None
         return msgspec.structs.replace(
@@ -146,8 +146,9 @@ class Planner:
 
     def _guess(self, variant: Variant, replicas: int, knob: Knob) -> float:
         """Where to begin: what the workload has, or the rate at which the fleet completed it."""
-        if knob == "speedup":
-            return self._source.speedup
+        guess = beginning(self._source, knob)
+        if guess is not None:
+            return guess
         label = f"{replicas} x {variant.name}, to begin with"
         (run,) = self._evaluate([Case(label, self._source, self._fleet(variant.kind, replicas, None))])
         return run.throughput_requests or 1.0

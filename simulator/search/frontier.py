@@ -20,7 +20,8 @@ WIDTH = 3
 """Values tried in one round."""
 RATE_STEP = 0.03
 """Rates are found to this precision [share]."""
-MOST_DOUBLINGS = 20
+MOST_DOUBLINGS = 10
+"""Rounds, of two doublings or halvings each, before a border counts as not to be found."""
 
 
 class Frontier(msgspec.Struct, Generic[X], frozen=True):
@@ -86,18 +87,19 @@ class _Tried:
         return all(count > floor for count, met in self.met.items() if met)
 
 
-def greatest(meets: Meets[float], guess: float, step: float = RATE_STEP) -> Frontier[float]:
+def greatest(meets: Meets[float], guess: float, *, step: float = RATE_STEP, whole: bool = False) -> Frontier[float]:
     """The greatest rate at which the demand is met, within `step` of the smallest one tried that fails.
 
     `guess` is where to begin: rates are doubled, or halved, until the border lies between two of them. Where a rate
-    fails below one that meets, the answer stays below the failing one.
+    fails below one that meets, the answer stays below the failing one. `whole`: only whole numbers from 1 on are tried.
     """
     met: dict[float, bool] = {}
 
-    def attempt(rates: Sequence[float]) -> None:
-        new = sorted({_rounded(rate) for rate in rates} - set(met))
+    def attempt(rates: Sequence[float]) -> bool:
+        new = sorted({_rounded(rate, whole) for rate in rates} - set(met))
         if new:
             met.update(zip(new, meets(new), strict=True))
+        return bool(new)
 
     def border() -> tuple[float, float]:
         ceiling = min((rate for rate, fine in met.items() if not fine), default=math.inf)
@@ -108,7 +110,8 @@ def greatest(meets: Meets[float], guess: float, step: float = RATE_STEP) -> Fron
     for _ in range(MOST_DOUBLINGS):
         if floor > 0.0 and ceiling < math.inf:
             break
-        attempt([ceiling / 4, ceiling / 2] if floor == 0.0 else [floor * 2, floor * 4])
+        if not attempt([ceiling / 4, ceiling / 2] if floor == 0.0 else [floor * 2, floor * 4]):
+            break
         floor, ceiling = border()
     if floor == 0.0:
         return Frontier(None, True)
@@ -116,15 +119,13 @@ def greatest(meets: Meets[float], guess: float, step: float = RATE_STEP) -> Fron
         return Frontier(floor, True, bounded=True)
     while floor > 0.0 and ceiling > floor * (1.0 + step):
         ratio = ceiling / floor
-        before = len(met)
-        attempt([floor * ratio ** (i / (WIDTH + 1)) for i in range(1, WIDTH + 1)])
-        floor, ceiling = border()
-        if len(met) == before:
+        if not attempt([floor * ratio ** (i / (WIDTH + 1)) for i in range(1, WIDTH + 1)]):
             break
+        floor, ceiling = border()
     monotone = all(rate < ceiling for rate, fine in met.items() if fine)
     return Frontier(floor or None, monotone)
 
 
-def _rounded(rate: float) -> float:
+def _rounded(rate: float, whole: bool) -> float:
     """Three significant digits: rates that people can type again."""
-    return float(f"{rate:.3g}")
+    return float(max(1, round(rate))) if whole else float(f"{rate:.3g}")

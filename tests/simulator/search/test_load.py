@@ -11,7 +11,7 @@ from kvroute.simulator.latency.kind import Kind
 from kvroute.simulator.reports.summary import Summary
 from kvroute.simulator.runs.scenario import Scenario
 from kvroute.simulator.search.case import Case, Source
-from kvroute.simulator.search.load import at_loads, find_knee, knob_of
+from kvroute.simulator.search.load import at_loads, find_knee, knob_of, level
 from tests.simulator.search.summaries import summary
 
 SOURCE = Source("shared-prefix", requests=20)
@@ -42,6 +42,20 @@ def test_a_fleet_that_is_always_saturated_has_no_knee() -> None:
         find_knee(SOURCE, FLEET, lambda cases: [summary(saturated=True) for _ in cases], "latency")
 
 
-def test_closed_loops_take_a_rate_or_a_speedup() -> None:
-    """What sets the load is seen from what the workload accepts."""
-    assert knob_of(SOURCE) == "rate"
+def test_what_sets_the_load() -> None:
+    """Clients of a closed loop, else a rate."""
+    closed = Source("shared-prefix,concurrency=16,input=300", requests=20)
+    assert (knob_of(SOURCE), knob_of(closed)) == ("rate", "concurrency")
+    assert level("concurrency", 20.4).of(closed).spec == "shared-prefix,concurrency=20,input=300"
+    assert level("rate", 3.0).of(SOURCE).rate == 3.0
+    assert level("speedup", 2.0).of(SOURCE).speedup == 2.0
+
+
+def test_the_knee_of_a_closed_loop_is_a_number_of_clients() -> None:
+    """A whole one."""
+
+    def evaluate(cases: Sequence[Case]) -> list[Summary]:
+        return [summary(saturated=int(case.source.spec.rpartition("=")[2]) > 7) for case in cases]
+
+    knee = find_knee(Source("shared-prefix,concurrency=40", requests=20), FLEET, evaluate, "latency")
+    assert (knee.knob, knee.at) == ("concurrency", 7.0)
