@@ -145,13 +145,12 @@ class Batch:
 
     def disturbed(self) -> bool:
         """Whether the next step is more than the decodes of those that run, and room for them."""
-        room = self.cache.blank if self.watch else self.cache.free_blocks
+        if self.partial is not None or ((self.waiting or self.coming) and len(self.running) < self._slots):
+            return True
         decodes = self.decodes
-        return (
-            self.partial is not None
-            or (len(self.running) < self._slots and bool(self.waiting or self.coming))
-            or len(decodes.ring[decodes.step % self._size]) > room
-        )
+        cache = self.cache
+        need = len(decodes.ring[decodes.step % self._size])
+        return need > cache.blank and (self.watch or need > cache.free_blocks)
 
     def steps(self, stay: int, reserved: int) -> int:
         """How many steps can pass with nothing but decodes, those that end included."""
@@ -181,7 +180,8 @@ class Batch:
         """
         decodes = self.decodes
         step = decodes.step
-        if decodes.fills:
+        fills = decodes.fills
+        if fills and fills[0][0] < step:
             self.flush(step - 1)
         self.adapter_seconds = 0.0
         cache = self.cache
@@ -200,7 +200,7 @@ class Batch:
             preempted = False
             if need:
                 self.take(need)
-        if decodes.fills:
+        if fills and fills[0][0] <= step:
             self.flush(step)
         if chunk:
             assert self.partial is not None

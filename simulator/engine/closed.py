@@ -234,9 +234,10 @@ class ClosedForm:
         batch = self._batch
         decodes = self._decodes
         last = decodes.step - 1
-        if decodes.fills and (batch.watch or (decodes.finishes and decodes.finishes[0][0] <= last)):
-            batch.flush(last)
         finishes = decodes.finishes
+        fills = decodes.fills
+        if fills and fills[0][0] <= last and (batch.watch or (finishes and finishes[0][0] <= last)):
+            batch.flush(last)
         while finishes and finishes[0][0] <= last:
             finish, serial, sequence = heappop(finishes)
             if sequence.serial == serial and sequence.finish == finish:

@@ -85,6 +85,8 @@ class Decodes:
         size = self._size
         ring = self.ring
         first = self.step + skipped
+        if steps - skipped == 1:
+            return len(ring[first % size])
         cycles, rest = divmod(steps - skipped, size)
         blocks = cycles * self.count
         for number in range(first, first + rest):
