@@ -1,60 +1,19 @@
-"""The decision log as it is written: what stands in it, and what happens when it cannot be written."""
+"""The decision log: what stands in it, and where."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import pytest
 
 from kvroute.router.config import load
-from kvroute.router.control.appended import Appended
-from kvroute.router.control.decisions import DecisionLog
-from kvroute.router.core.decided import VERSION, Began, Decided, Line, Looked, Member, Restored
-from kvroute.router.core.steptime import StepTime
+from kvroute.router.core.decided import Began, Decided, Looked, Member
 from kvroute.router.errors import ConfigError
 from kvroute.router.server import Server
-from kvroute.scorers.contract import Request
-from kvroute.scorers.plugins import PolicySpec
+from tests.router.control.decisionlogs import DECODER, lines, requests
 from tests.router.running import engines, running, until
 
-_DECODER: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
 LONG = "a long system prompt " * 200
-
-
-def began(wall: float, clock: float, order: int) -> Began:
-    """A file's first line."""
-    return Began(VERSION, "0", wall, clock, order, PolicySpec("latency"), 0, StepTime(), (0.0, 0.0, 0.0), 512)
-
-
-def lines(path: Path) -> list[Line]:
-    """What a log holds, keys restored."""
-    found = [_DECODER.decode(text) for text in path.read_bytes().splitlines()]
-    restored = Restored()
-    for line in found:
-        if isinstance(line, Began):
-            restored = Restored()
-        elif isinstance(line, Decided):
-            restored.restore(line)
-    return found
-
-
-def requests(found: Sequence[Line]) -> list[Decided]:
-    """The requests among them."""
-    return [line for line in found if isinstance(line, Decided)]
-
-
-async def written(log: DecisionLog, refused: Sequence[Request]) -> None:
-    """A log's whole life."""
-    log.start()
-    for request in refused:
-        log.refused(request, 1.0)
-    await log.close()
 
 
 async def test_each_request_leaves_one_line_and_no_text(tmp_path: Path) -> None:
@@ -87,7 +46,7 @@ async def test_a_later_turn_holds_its_new_keys_only(tmp_path: Path) -> None:
     async with engines(1) as (engine,), running(engine.url, logging__decisions=str(path)) as router:
         await router.chat(LONG)
         await router.chat(LONG + " more of it" * 100)
-    raw = [line for line in map(_DECODER.decode, path.read_bytes().splitlines()) if isinstance(line, Decided)]
+    raw = [line for line in map(DECODER.decode, path.read_bytes().splitlines()) if isinstance(line, Decided)]
     first, second = requests(lines(path))
     assert second.keys[: len(first.keys)] == first.keys
     assert raw[1].after == first.keys[-1]
@@ -162,104 +121,6 @@ async def test_a_file_that_cannot_be_had_stops_the_start(tmp_path: Path) -> None
     with pytest.raises(ConfigError, match=r"logging\.decisions: .*cannot be written: No such file"):
         async with running("http://127.0.0.1:1", ready=0, logging__decisions=str(tmp_path / "none" / "x")):
             pass
-
-
-async def test_a_full_disk_drops_lines_and_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """They are counted and said; the next lines that fit rest on nothing that was lost."""
-    path = tmp_path / "log"
-    log = DecisionLog(str(path), began)
-    request = Request("a", "m", 100, keys=[1, 2, 3])
-    full = True
-    append = log._lines._file.append
-
-    def refuse(lines: bytes) -> None:
-        if full:
-            raise OSError(28, "No space left on device")
-        append(lines)
-
-    log._lines._file.append = refuse  # type: ignore[method-assign]
-    log.start()
-    log.refused(request, 1.0)
-    await until(lambda: log.counts.dropped == 1)
-    full = False
-    log.refused(request, 2.0)
-    await log.close()
-    (line,) = requests(lines(path))
-    assert (line.at, line.keys) == (2.0, [1, 2, 3])
-    assert "No space left on device" in caplog.text
-
-
-async def test_what_waits_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that hangs costs lines, not memory."""
-    monkeypatch.setattr("kvroute.router.control.lines.MOST_LINES", 3)
-    log = DecisionLog(str(tmp_path / "log"), began)
-    await written(log, [Request(str(i), "m", 1) for i in range(5)])
-    assert (log.counts.written, log.counts.dropped) == (3, 2)
-
-
-async def test_a_disk_that_hangs_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither requests, of which lines are dropped in the end, nor the router's own end. (A pipe that nobody reads.)"""
-    monkeypatch.setattr("kvroute.router.control.lines.MOST_LINES", 1000)
-    monkeypatch.setattr("kvroute.router.control.lines.LAST_SECONDS", 0.2)
-    os.mkfifo(tmp_path / "log")
-    log = DecisionLog(str(tmp_path / "log"), began)
-    log.start()
-    for number in range(3000):
-        log.refused(Request(str(number), "m", 100, keys=list(range(50))), 1.0)
-        if number % 100 == 0:
-            await asyncio.sleep(0.03)
-    assert log.counts.dropped > 500
-    begun = time.monotonic()
-    await log.close()
-    assert time.monotonic() - begun < 2.0
-
-
-@pytest.mark.parametrize(
-    "odd", [{"session": "\ud800"}, {"priority": 10**5000}, {"id": "\udfff", "max_output_tokens": 1 << 70}]
-)
-async def test_what_clients_choose_cannot_break_a_line(tmp_path: Path, odd: dict[str, Any]) -> None:
-    """Lone surrogates and endless numbers are replaced."""
-    path = tmp_path / "log"
-    await written(DecisionLog(str(path), began), [Request(**{"id": "a", "model": "m", "tokens": 1, **odd})])
-    assert len(requests(lines(path))) == 1
-
-
-def test_what_could_not_be_written_whole_is_taken_back(tmp_path: Path) -> None:
-    """The file ends with a whole line whatever happened."""
-    path = tmp_path / "log"
-    file = Appended(str(path))
-    assert file.open()
-    assert not file.open()
-    file.append(b"one\n")
-    read_only = os.open(path, os.O_RDONLY)
-    writable, file._file = file._file, read_only
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        file.append(b"two\n")
-    file._file = writable
-    os.close(read_only)
-    file.append(b"three\n")
-    file.close()
-    assert path.read_bytes().endswith(b"three\n")
-
-
-def test_a_line_that_somebody_died_over_is_ended(tmp_path: Path) -> None:
-    """What follows stands on a line of its own."""
-    path = tmp_path / "log"
-    path.write_bytes(b'{"half')
-    file = Appended(str(path))
-    file.open()
-    file.append(b"whole\n")
-    file.close()
-    assert path.read_bytes() == b'{"half\nwhole\n'
-
-
-async def test_closing_waits_for_the_last_lines(tmp_path: Path) -> None:
-    """A router that ends leaves nothing unsaid."""
-    path = tmp_path / "log"
-    log = DecisionLog(str(path), began)
-    await written(log, [Request(str(i), "m", 1) for i in range(100)])
-    await asyncio.sleep(0)
-    assert [line.id for line in requests(lines(path))] == [str(i) for i in range(100)]
 
 
 def test_each_worker_has_a_file(tmp_path: Path) -> None:
