@@ -15,6 +15,7 @@ from kvroute.simulator.workloads import options
 from kvroute.simulator.workloads.options import count
 
 Knob = Literal["rate", "speedup", "concurrency"]
+NO_KNEE = "there is no knee to relate loads to: give --rates or --speedups"
 UNITS: dict[str, str] = {"rate": "req/s", "speedup": "times the trace's speed", "concurrency": "clients"}
 
 
@@ -46,8 +47,6 @@ class Knee(msgspec.Struct, frozen=True):
     at: float
     """Requests per second, speedup, or clients."""
     policy: str
-    bounded: bool
-    """No load tried was too much: the knee lies higher."""
 
 
 def level(knob: Knob, setting: float, load: float | None = None) -> Level:
@@ -100,7 +99,7 @@ def find_knee(source: Source, scenario: Scenario, evaluate: Evaluate, policy: st
     completed.
 
     Raises:
-        WorkloadError: it is saturated however little is sent.
+        WorkloadError: it is saturated however little is sent, or never: closed loops and short runs may show no knee.
     """
     knob = knob_of(source)
 
@@ -118,10 +117,12 @@ def find_knee(source: Source, scenario: Scenario, evaluate: Evaluate, policy: st
         lambda settings: [not run.saturated for run in evaluate(cases(settings))], guess, whole=knob == "concurrency"
     )
     if found.answer is None:
+        raise WorkloadError(f"{source.spec}: the fleet is saturated however little is sent; {NO_KNEE}")
+    if found.bounded:
         raise WorkloadError(
-            f"{source.spec}: the fleet is saturated however little is sent; there is no knee to relate to"
+            f"{source.spec}: the fleet is not saturated however much is sent; {NO_KNEE}, or more --requests"
         )
-    return Knee(knob, found.answer, policy, found.bounded)
+    return Knee(knob, found.answer, policy)
 
 
 def at_loads(knee: Knee, loads: Sequence[float]) -> list[Level]:

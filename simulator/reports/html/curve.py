@@ -59,7 +59,7 @@ def curve_of_comparison(comparison: Comparison) -> Curve | None:
             point = CurvePoint(x or 0.0, cell.figures, _regime(cell.regime), met)
             lines.setdefault(cell.policy, []).append(point)
     knee = comparison.knee
-    marks = [] if knee is None else [(knee.at, f"knee of {knee.policy}" + (" or above" if knee.bounded else ""))]
+    marks = [] if knee is None else [(knee.at, f"knee of {knee.policy}")]
     slo = Slo.parse(comparison.slo) if comparison.slo else None
     return Curve(AXES[knob], [Series(*line) for line in lines.items()], slo, marks)
 

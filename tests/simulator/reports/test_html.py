@@ -184,7 +184,7 @@ def test_a_comparison_of_several_loads_is_a_curve() -> None:
         for rho in (0.5, 1.5)
     )
     rows = [Row(level("rate", 1.0), "below", low), Row(level("rate", 3.0), "beyond", high)]
-    knee = Knee("rate", 2.0, "a", False)
+    knee = Knee("rate", 2.0, "a")
     told = Comparison("w", 1, "a", [1], "requests", str(SLO), knee, rows)
     found = curve_of_comparison(told)
     assert found is not None

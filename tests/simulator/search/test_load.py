@@ -36,10 +36,11 @@ def test_the_knee_is_where_saturation_begins(border: float) -> None:
     assert [level.rate for level in at_loads(knee, [1.0, 0.5])] == pytest.approx([knee.at / 2, knee.at])
 
 
-def test_a_fleet_that_is_always_saturated_has_no_knee() -> None:
+@pytest.mark.parametrize("saturated", [True, False])
+def test_a_fleet_that_is_always_saturated_or_never_has_no_knee(saturated: bool) -> None:
     """That is told."""
     with pytest.raises(WorkloadError, match="no knee"):
-        find_knee(SOURCE, FLEET, lambda cases: [summary(saturated=True) for _ in cases], "latency")
+        find_knee(SOURCE, FLEET, lambda cases: [summary(saturated=saturated) for _ in cases], "latency")
 
 
 def test_what_sets_the_load() -> None:
