@@ -76,6 +76,7 @@ class Run:
 
     def __init__(self, workload: Workload, scenario: Scenario) -> None:
         self._workload = workload
+        self._key = workload.key_tokens
         lateness = scenario.lateness
         self._specs = specs(scenario, workload.key_tokens)
         kinds = [kind for _, kind in self._specs]
@@ -208,7 +209,7 @@ class Run:
         """The request has reached its engine."""
         job, pair = opened.job, opened.pair
         index = opened.decision.replica.row
-        wanted = asked(opened) if pair is None else asked(opened, output=1, keep=True)
+        wanted = asked(opened, self._key) if pair is None else asked(opened, self._key, output=1, keep=True)
         sequence = self._engines.add(index, wanted, now)
         if pair is not None:
             pair.sequence = sequence
@@ -277,7 +278,7 @@ class Run:
         self._timers.at(arrived, self._fetched, pair, sequence)
 
     def _submit_decode(self, now: float, opened: Open, pair: Pair, arrived: float) -> None:
-        wanted = asked(opened, remote=opened.job.request.tokens, ready=arrived)
+        wanted = asked(opened, self._key, remote=opened.job.request.tokens, ready=arrived)
         if self._engines.add(pair.row, wanted, now) is None:
             self._settle(opened, now, output=0, cached=0)
             self._refuse(opened.job, now)

@@ -29,6 +29,7 @@ from kvroute.simulator.engine.closed import ClosedForm
 from kvroute.simulator.engine.contract import Milestone
 from kvroute.simulator.engine.sequence import EngineRequest
 from kvroute.simulator.runs.scenario import Scenario
+from kvroute.simulator.runs.underway import keys_of
 from kvroute.simulator.workloads.contract import Job, Workload
 
 PATH = b"/v1/completions"
@@ -114,6 +115,7 @@ class LiveLoop:
             targets[name] = Target(Endpoint(name, 8000))
         self._due: list[tuple[float, int, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
+        self._sent = itertools.count()
         self._exchanges: dict[str, Exchange] = {}
         self._first: dict[str, float] = {}
         self.picks: dict[str, Pick] = {}
@@ -151,7 +153,7 @@ class LiveLoop:
 
     def _submit(self, job: Job, name: str) -> None:
         self._exchanges[job.request.id].body_sent()
-        keys = [*job.request.keys, *job.answer_keys]
+        keys = keys_of(job, next(self._sent), self._workload.key_tokens)
         asked = EngineRequest(job.request.id, job.request.tokens, job.output_tokens, keys)
         self._engines[name].add(asked, self.now)
         self._want(name)

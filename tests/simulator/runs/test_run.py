@@ -189,3 +189,12 @@ def test_adapters_are_loaded_where_they_are_not() -> None:
         assert outcome.refused == outcome.unfinished == 0
         means[policy] = float(np.mean(np.array(outcome.requests.first) - np.array(outcome.requests.at)))
     assert means["latency"] < 0.5 * means["round-robin"]
+
+
+def test_answers_take_room_in_the_cache() -> None:
+    """Blocks of answers that nobody will ask for push others out, as in the engine."""
+    cached = []
+    for output in (2, 400):
+        jobs = [job(f"q{i}", 0.5 * i, i % 12, blocks=12, shared=10, output=output) for i in range(200)]
+        cached.append(sum(simulate(Listed(jobs), Scenario((SMALL,))).requests.cached))
+    assert cached[1] < 0.9 * cached[0]
