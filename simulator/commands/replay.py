@@ -12,7 +12,7 @@ import click
 import msgspec
 from rich.text import Text
 
-from kvroute.simulator.commands.options import POSITIVE, Whole, output_options, policy_of, policy_options, told
+from kvroute.simulator.commands.options import POSITIVE, Whole, output_options, policy_of, told
 from kvroute.simulator.commands.outputs import Outputs
 from kvroute.simulator.commands.progress import INTERRUPTED, Bar, Interrupt
 from kvroute.simulator.latency.fleets import parse_fleet
@@ -40,7 +40,12 @@ DECIDED_AGAIN = 20_000
 
 @click.command()
 @click.argument("log")
-@policy_options
+@click.option("--policy", "-p", help="How to choose: latency, goodput, round-robin, ... [default: the log's]")
+@click.option(
+    "--policy-config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="YAML with `policy` and `scorers`, as kvroute serve --config takes it; instead of --policy.",
+)
 @click.option(
     "--replicas",
     "-n",
