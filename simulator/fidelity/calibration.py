@@ -169,9 +169,9 @@ def _notes(recording: Recording, found: Fit, told: dict[str, bool]) -> list[str]
         notes.append("arrivals are of another clock than the rest: what precedes the engine is taken as 4 ms")
     if found.depth > 1:
         seen = looks_ahead(recording.requests, recording.limits)
-        how = "is told" if recording.ahead else "is seen from its stamps" if seen else "explains the log better"
+        how = "told" if recording.ahead else "seen from its stamps" if seen else "explains the log better"
         notes.append(
-            f"the engine schedules ahead ({how}): first tokens wait for one step more, of which ingress.seconds holds c0"
+            f"the engine schedules ahead ({how}): a first token waits a step more; ingress.seconds holds c0 of it"
         )
     return notes
 

@@ -28,11 +28,19 @@ from kvroute.simulator.fidelity.recording import Timed
 from kvroute.simulator.fidelity.regression import Estimate, Prior, regress
 from kvroute.simulator.fidelity.rehearsal import Coefficients, Observed, Played, Rehearsal, Stretch
 
-ROUNDS = 5
+ROUNDS = 8
 """Of rehearsing and regressing."""
+WAYS = (1.0, 0.5, 0.25)
+"""Of the way to a new estimate, the first that betters the fit is gone."""
+STILL = 0.98
+"""A round that lessens the misfit by less is the last."""
 COARSE = (0.3, 0.1)
 FINE = (0.02, 0.007)
 """Relative corrections that are tried, the largest first."""
+WELL = 0.01
+"""A misfit that need not be bettered."""
+RESTARTS = ((1.0, 1.0), (1.0, 0.7), (1.0, 1.4), (0.9, 1.0), (1.1, 1.0))
+"""Where that is not reached: the decode and the prefill part are scaled by these, and all is done again."""
 MOST = 24
 """Corrections of one size."""
 
@@ -84,7 +92,15 @@ def fit(rehearsals: Sequence[Rehearsal], evidence: Evidence, tick: Tick = lambda
         if best is None or found.misfit < best.misfit:
             best, chosen = found, rehearsal
     assert best is not None, "there is at least one rehearsal"
-    return _Trial(chosen, evidence, tick).searched(best, FINE)
+    trial = _Trial(chosen, evidence, tick)
+    best = trial.searched(best, FINE)
+    for decode, prefill in RESTARTS:
+        if best.misfit < WELL:
+            break
+        start = trial.fit_of(_scaled(best.step, decode, prefill))
+        other = trial.searched(trial.settled(start), FINE)
+        best = min(best, other, key=lambda one: one.misfit)
+    return best
 
 
 def times(played: Played) -> Times:
@@ -136,20 +152,27 @@ class _Trial:
         return Fit(step, (math.inf,) * 6, self.rehearsal.depth, 0, missed)
 
     def settled(self, found: Fit) -> Fit:
-        """Rehearse and regress until the coefficients stand still."""
+        """Rehearse and regress until that explains the requests no better; half the way where the whole is too far."""
         requests, part = self.evidence.requests, self.evidence.part
         observed = {(i, False): requests[i].first for i in part} | {(i, True): requests[i].last for i in part}
-        step, estimate = found.step, None
         for _ in range(ROUNDS):
-            estimate = self._regressed(step, observed) or estimate
+            estimate = self._regressed(found.step, observed)
             if estimate is None:
-                return found
-            before, step = step, _positive(estimate.values)
-            if max(abs(a - b) / max(b, 1e-12) for a, b in zip(step, before, strict=True)) < 1e-3:
                 break
-        assert estimate is not None
-        better = self.fit_of(step)
-        return msgspec.structs.replace(better, errors=estimate.errors, intervals=estimate.rows)
+            found = msgspec.structs.replace(found, errors=estimate.errors, intervals=estimate.rows)
+            towards = self._towards(found, _positive(estimate.values))
+            if towards.misfit > found.misfit * STILL:
+                return min(found, towards, key=lambda one: one.misfit)
+            found = towards
+        return found
+
+    def _towards(self, found: Fit, step: Coefficients) -> Fit:
+        for way in WAYS:
+            mixed = tuple(a + way * (b - a) for a, b in zip(found.step, step, strict=True))
+            missed = self.fit_of(_positive(mixed)).misfit
+            if missed < found.misfit:
+                return msgspec.structs.replace(found, step=_positive(mixed), misfit=missed)
+        return found
 
     def searched(self, found: Fit, strides: Sequence[float]) -> Fit:
         """Scale the decode part (c0..c2, c5) and the prefill part (c3, c4) to what explains the requests best."""

@@ -118,7 +118,7 @@ def find(folder: Path) -> list[Path]:
 
 
 def read(folder: Path, root: Path) -> Recording:
-    """The run whose meta.json lies in `folder`; workloads are looked for there and above. `root`: what names count from.
+    """The run whose meta.json lies in `folder`; its workload is looked for there and above. Names count from `root`.
 
     Raises:
         FidelityError: a file is missing or wrong; names file, line, reason.

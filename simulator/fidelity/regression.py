@@ -103,7 +103,8 @@ def _with_priors(
                 row[k] = 0.0
             pull[k] = 0.0
         elif math.isfinite(prior.error):
-            weight = (spread / (prior.error * scale[k])) ** 2
+            met = gram[k][k] > 0.0  # a factor that no row has is its prior's, however sure the rows are of the others
+            weight = (spread / (prior.error * scale[k])) ** 2 if met else max(gram[a][a] for a in range(len(priors)))
             soft[k][k] += weight
             pull[k] += weight * prior.value * scale[k]
     return soft, pull
