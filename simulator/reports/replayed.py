@@ -199,7 +199,7 @@ def trust(real: Figures, control: Figures) -> Text:
     if known[worst] <= TRUSTED:
         return Text(f"{said}, and all other means closer: changes larger than that mean something.", style="green")
     return Text(
-        f"{said}: look at changes, not at times. A kind that is fitted to this log (kvroute calibrate) as --preset"
-        " brings the two together.",
+        f"{said}: look at changes, not at times. Fit a kind to this log (kvroute calibrate LOG --out KIND.yaml) and"
+        " give it as --preset KIND.yaml to bring the two together.",
         style="yellow",
     )
