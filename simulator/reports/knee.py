@@ -19,6 +19,7 @@ import numpy.typing as npt
 from kvroute.simulator.latency.kind import Kind
 from kvroute.simulator.reports.columns import Columns, Floats, kinds
 from kvroute.simulator.reports.distribution import Quantiles
+from kvroute.simulator.reports.units import time
 from kvroute.simulator.runs.outcome import Outcome
 from kvroute.simulator.runs.scenario import Scenario
 
@@ -37,8 +38,6 @@ FULL = 0.97
 """KV use from which a cache counts as full."""
 MUCH = 0.2
 """Share of the time that counts as much."""
-MOSTLY = 0.5
-"""Share of the time that counts as most of it."""
 PREEMPTED = 0.005
 """Preemptions a request that put a run at the knee."""
 
@@ -69,8 +68,6 @@ class Crowding(NamedTuple):
     """With KV use of at least FULL."""
     slots_full: float
     """With as many requests running as may run."""
-    queued: float
-    """With requests waiting."""
 
 
 def judge(outcome: Outcome, scenario: Scenario, columns: Columns) -> Verdict:
@@ -80,7 +77,7 @@ def judge(outcome: Outcome, scenario: Scenario, columns: Columns) -> Verdict:
     for reason in (
         _grows(columns, outcome.names),
         _flood(columns, queue, prefill),
-        _crammed(columns, crowding, queue, prefill),
+        _crammed(outcome, crowding, queue, prefill),
     ):
         if reason:
             return Verdict("beyond", reason)
@@ -152,35 +149,36 @@ def _flood(columns: Columns, queue: Quantiles, prefill: Quantiles) -> str | None
     whole = float(np.nanmax(columns.ended)) - began
     if last - began > 0.1 * whole or queue.at(0.5) <= prefill.at(0.5):
         return None
-    return f"all requests came within {last - began:.3g} s, and took {whole:.3g} s to answer"
+    return f"all requests came within {time(last - began)}, and took {time(whole)} to answer"
 
 
-def _crammed(columns: Columns, crowding: Crowding, queue: Quantiles, prefill: Quantiles) -> str | None:
+def _crammed(outcome: Outcome, crowding: Crowding, queue: Quantiles, prefill: Quantiles) -> str | None:
     """Why a closed loop is saturated: its queue cannot grow, but more clients would only wait longer."""
-    if not closed_loop(columns) or crowding.queued < MOSTLY or queue.at(0.5) <= QUEUE_TO_PREFILL * prefill.at(0.5):
+    waited, own = queue.at(0.5), prefill.at(0.5)
+    if not closed_loop(outcome) or not waited > QUEUE_TO_PREFILL * own:
         return None
-    if crowding.kv_full >= MOSTLY:
+    if crowding.kv_full >= MUCH or sum(outcome.requests.preemptions) > PREEMPTED * len(outcome.requests):
         cause = "the KV cache is full"
-    elif crowding.slots_full >= MOSTLY:
+    elif crowding.slots_full >= MUCH:
         cause = "all slots are taken"
     else:
         cause = "prefills use up what decodes leave of each step"
     return (
-        f"requests wait {crowding.queued:.0%} of the time, half of them for {queue.at(0.5):.2g} s or more: {cause}. In a"
-        " closed loop, where the next request is sent when the last is answered, that is what saturation looks like"
+        f"half of the requests wait {time(waited)} or more for a prefill of {time(own)}: {cause}. In a closed loop,"
+        " where the next request is sent because the last was answered, that is what saturation looks like"
     )
 
 
-def closed_loop(columns: Columns) -> bool:
-    """Whether most requests were sent at the very moment when another was answered."""
-    return len(columns) > 1 and 2 * int(np.isin(columns.at, columns.ended).sum()) > len(columns)
+def closed_loop(outcome: Outcome) -> bool:
+    """Whether most requests were sent because another had been answered."""
+    return 2 * outcome.followed > len(outcome.requests)
 
 
 def _strained(columns: Columns, crowding: Crowding, queue: Quantiles, prefill: Quantiles) -> list[str]:
     """Signs of the knee, in words."""
     found = []
     if queue.at(0.9) > QUEUE_TO_PREFILL * prefill.at(0.9):
-        found.append(f"p90 queueing ({queue.at(0.9):.2g} s) is well over p90 prefill ({prefill.at(0.9):.2g} s)")
+        found.append(f"p90 queueing ({time(queue.at(0.9))}) is well over p90 prefill ({time(prefill.at(0.9))})")
     growing = _too_short(columns)
     if growing:
         found.append(growing)
@@ -214,10 +212,9 @@ def crowd(outcome: Outcome, fleet: list[Kind]) -> Crowding:
     """How full the fleet was. A sample stands for the time since the one before it."""
     samples = outcome.samples
     if not samples:
-        return Crowding(0.0, 0.0, 0.0, 0.0, 0.0)
+        return Crowding(0.0, 0.0, 0.0, 0.0)
     usage = np.array([sample.kv_usage for sample in samples])
     running = np.array([sample.running for sample in samples])
-    waiting = np.array([sample.waiting for sample in samples])
     slots = np.array([kind.limits.max_num_seqs for kind in fleet])
     times = [sample.time for sample in samples]
     spans = [late - early for early, late in zip([times[0], *times], times, strict=False)]
@@ -233,7 +230,6 @@ def crowd(outcome: Outcome, fleet: list[Kind]) -> Crowding:
         float(usage.max()),
         over_time(usage >= FULL),
         over_time(running >= slots),
-        over_time(waiting > 0),
     )
 
 

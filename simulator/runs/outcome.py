@@ -97,6 +97,8 @@ class Outcome(msgspec.Struct):
     """Requests for which no replica could be chosen, or that no replica has room for."""
     unfinished: int = 0
     """Requests under way when the run was stopped early."""
+    followed: int = 0
+    """Requests that were sent because another had been answered: the loop is closed where most were."""
     seconds: float = 0.0
     """When the last request ended, since the start."""
     decision_seconds: float = 0.0

@@ -74,10 +74,10 @@ def curve_of_plan(plan: Plan) -> Curve:
             x = (point.load or 0.0) if by_load else float(point.replicas)
             figures = {name: Figure(mean, None) for name, mean in point.figures.items()}
             points.append(CurvePoint(x, figures, _regime(point.regime), point.met))
-        series.append(Series(answer.variant, points))
+        series.append(Series(answer.title, points))
         found = answer.load if by_load else answer.replicas
         if found is not None:
-            named = f" ({answer.variant})" if len(plan.answers) > 1 else ""
+            named = f" ({answer.title})" if len(plan.answers) > 1 else ""
             marks.append((float(found), f"{'takes' if by_load else 'enough:'} {found:g}{named}"))
     knobs = {answer.knob for answer in plan.answers}
     axis = next((AXES[knob] for knob in AXES if knob in knobs), REPLICAS)

@@ -107,17 +107,19 @@ def closed(clients: int, slots: int, rounds: int) -> Outcome:
             ready[client] = free[slot] = begun + 10.0
     rows.sort()
     samples = [Sample(float(t), [min(clients, slots)], [max(clients - slots, 0)], [0.5]) for t in range(100)]
-    return outcome(rows, samples=samples)
+    run = outcome(rows, samples=samples)
+    run.followed = len(rows) - clients
+    return run
 
 
 def test_a_closed_loop_is_saturated_when_its_slots_are() -> None:
     """More clients than slots: the queue cannot grow, and still more clients would only wait longer."""
     kind = Kind(limits=Limits(max_num_seqs=4), ingress=NOWHERE.ingress)
     crowded = closed(8, 4, 30)
-    assert closed_loop(Columns(crowded, scenario(kind=kind)))
+    assert closed_loop(crowded)
     found = verdict(crowded, kind)
     assert found.saturated
-    assert "closed loop" in found.reason
+    assert "all slots are taken. In a closed loop" in found.reason
     assert verdict(closed(3, 4, 60), kind).regime == "below"
 
 
