@@ -102,7 +102,7 @@ class Run:
         self._sampling = Sampling(self._engines.all)
         self._bound = Bound(workload.key_tokens)
         self._reusable = 0
-        self._done = self._refused = 0
+        self._done = self._refused = self._followed = 0
         self._now = 0.0
         self._decision_seconds = 0.0
 
@@ -289,6 +289,7 @@ class Run:
 
     def _follow(self, job: Job, now: float) -> None:
         for next_job in self._workload.after(job, now):
+            self._followed += 1
             self._timers.at(next_job.at, self._arrive, next_job)
 
     # --- what came of it ---
@@ -316,6 +317,7 @@ class Run:
             reusable_tokens=self._reusable,
             refused=self._refused,
             unfinished=len(requests) - self._done,
+            followed=self._followed,
             seconds=self._now,
             decision_seconds=self._decision_seconds,
             cpu_seconds=cpu_seconds,
