@@ -31,6 +31,7 @@ from kvroute.simulator.reports.compared import side_by_side
 from kvroute.simulator.reports.html import Run, page
 from kvroute.simulator.reports.html.curve import curve_of_comparison
 from kvroute.simulator.reports.json import described, document
+from kvroute.simulator.reports.terminal import terminal
 from kvroute.simulator.search.case import Source
 from kvroute.simulator.search.comparison import Comparison, Question, gathered
 from kvroute.simulator.search.comparison import compare as compared
@@ -130,7 +131,7 @@ def _tell(question: Question, work: Work, options: dict[str, Any]) -> None:
     outputs.html(lambda: _page(comparison, work))
     if not outputs.shown:
         return
-    console = Console(highlight=False)
+    console = terminal()
     if comparison.unfinished:
         asked = len(question.levels) * len(question.policies) * len(question.seeds)
         console.print(f"stopped early, {len(runs)} of {asked} runs made", style="bold yellow")

@@ -7,7 +7,6 @@ from typing import Any
 import click
 import msgspec
 import yaml
-from rich.console import Console
 
 from kvroute import __version__
 from kvroute.scorers.plugins import PolicySpec
@@ -34,6 +33,7 @@ from kvroute.simulator.reports.html import Run, page
 from kvroute.simulator.reports.html.tiles import Tile
 from kvroute.simulator.reports.json import described, document
 from kvroute.simulator.reports.summary import policy_name
+from kvroute.simulator.reports.terminal import terminal
 from kvroute.simulator.search.case import Source
 from kvroute.simulator.search.cells import seed_changes
 from kvroute.simulator.search.load import Level, level
@@ -178,7 +178,7 @@ def _tell(tuning: Tuning, task: Task, work: Work, options: dict[str, Any]) -> No
         outputs.put(options["out"], lambda: configuration(tuning))
     if not outputs.shown:
         return
-    console = Console(highlight=False)
+    console = terminal()
     if tuning.unfinished:
         console.print(f"stopped early, {len(tuning.trials)} trials made", style="bold yellow")
     console.print(
