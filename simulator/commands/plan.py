@@ -45,7 +45,10 @@ from kvroute.simulator.search.load import UNITS
 @workload_options
 @click.option("--slo", required=True, help="What must hold: ttft_p90<2s,tpot_p90<50ms.")
 @click.option(
-    "--replicas", "-n", type=COUNT, help="So many: how much load do they take? [default: how many are needed?]"
+    "--replicas",
+    "-n",
+    callback=counts,
+    help="So many: how much load do they take? Several with commas between. [default: how many are needed?]",
 )
 @click.option(
     "--most", type=COUNT, default=128, show_default=True, help="Replicas beyond which no answer is looked for."
@@ -71,9 +74,9 @@ def plan(**options: Any) -> None:
     source = source_of(*(options[name] for name in ("workload", "seed", "requests", "rate", "speedup")))
     slo = slo_of(options["slo"])
     variants = _variants(options)
-    if options["roles"] and options["replicas"] is not None:
+    if options["roles"] and options["replicas"]:
         raise SimulatorError("--roles asks for the fewest replicas; it cannot be had with --replicas")
-    if options["rate"] is not None and options["replicas"] is not None:
+    if options["rate"] is not None and options["replicas"]:
         raise SimulatorError("--rate and --replicas: one of them is the question; give the other alone")
     scenario = scenario_of((variants[0].kind,), policy_of(options["policy"], options["policy_config"]), options)
     source.load()
@@ -83,11 +86,10 @@ def plan(**options: Any) -> None:
     planner = Planner(source, scenario, seeds, str(slo), work)
     with work:
         for variant in variants:
-            answers.append(
-                planner.fewest(variant, options["most"], roles=options["roles"])
-                if options["replicas"] is None
-                else planner.greatest(variant, options["replicas"])
-            )
+            if not options["replicas"]:
+                answers.append(planner.fewest(variant, options["most"], roles=options["roles"]))
+            for replicas in options["replicas"]:
+                answers.append(planner.greatest(variant, replicas))
     found = Plan(
         workload=source.spec,
         policy=policy_name(scenario),
@@ -151,8 +153,11 @@ def _tell(found: Plan, scenario: Scenario, work: Work, options: dict[str, Any]) 
     if found.so_far is not None:
         console.print(f"\nTried of {found.so_far.variant} so far:", style="bold")
         console.print(_curve(found.so_far.curve, found.so_far))
+    if len(found.answers) > 1:
+        console.print()
+        console.print(_overview(found.answers))
     if len(found.answers) > 1 and found.cheapest is not None:
-        console.print(f"\nTake [bold]{found.cheapest}[/bold].")
+        console.print(f"Take [bold]{found.cheapest}[/bold].")
     outputs.told(console)
 
 
@@ -162,26 +167,22 @@ def _page(found: Plan, work: Work) -> str | None:
     for answer in found.answers:
         made = work.find(chosen_label(answer))
         if made is not None:
-            runs.append(Run(answer.variant, made.case.scenario, made.summary, made.detail))
+            runs.append(Run(answer.title, made.case.scenario, made.summary, made.detail))
     if not runs:
         return None
     tiles = [
-        Tile(answer.variant, _short(answer), found.slo, "good" if _able(answer) else "bad") for answer in found.answers
+        Tile(answer.title, _short(answer), found.slo, "good" if answer.able else "bad") for answer in found.answers
     ]
     return page(f"Capacity for {found.workload}", runs, curve_of_plan(found), headline=tiles)
 
 
 def _tile(answer: Answer, slo: str) -> Tile:
-    return Tile(answer.variant, _short(answer), slo, "good" if _able(answer) else "bad")
-
-
-def _able(answer: Answer) -> bool:
-    return answer.replicas is not None and (answer.knob is None or answer.load is not None)
+    return Tile(answer.title, _short(answer), slo, "good" if answer.able else "bad")
 
 
 def _short(answer: Answer) -> str:
     """The answer in two words."""
-    if not _able(answer):
+    if not answer.able:
         return "not met"
     if answer.knob is None:
         return f"{answer.replicas} replicas"
@@ -202,6 +203,21 @@ def _print(answer: Answer, console: Console) -> None:
     if answer.splits and answer.best_split is not None:
         console.print(f"Roles, with {answer.best_split.replicas} replicas: best is {_roles(answer.best_split)}.")
         console.print(_curve(answer.splits, answer))
+
+
+def _overview(answers: list[Answer]) -> Table:
+    """All answers: what they need or take, and at what price."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("fleet")
+    for head in ("replicas", "takes", "per replica", "price", "price for 1"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for one in answers:
+        taken = "-" if one.load is None else f"{one.load:g} {UNITS[one.knob or 'rate']}"
+        each = "-" if one.load is None or not one.replicas else digits(one.load / one.replicas)
+        cost = "-" if one.cost is None else digits(one.cost)
+        per_load = "-" if one.cost is None or one.load is None else digits(one.cost / one.load)
+        table.add_row(one.variant, "-" if one.replicas is None else str(one.replicas), taken, each, cost, per_load)
+    return table
 
 
 def _sentence(answer: Answer) -> str:

@@ -69,6 +69,16 @@ class Answer(msgspec.Struct, frozen=True):
     best_split: Point | None = None
     """The best of them; its `prefill` is None where doing both is best."""
 
+    @property
+    def title(self) -> str:
+        """What sets it apart from the plan's other answers."""
+        return self.variant if self.knob is None else f"{self.replicas} x {self.variant}"
+
+    @property
+    def able(self) -> bool:
+        """Whether there is an answer."""
+        return self.replicas is not None and (self.knob is None or self.load is not None)
+
 
 class Plan(msgspec.Struct, frozen=True):
     """What is told of a plan."""
@@ -81,7 +91,8 @@ class Plan(msgspec.Struct, frozen=True):
     seeds: list[int]
     answers: list[Answer]
     cheapest: str | None
-    """Variant with the least cost, where prices were given; else with the fewest replicas, or the greatest load."""
+    """The answer with the least cost, where prices were given, else with the fewest replicas; where load was the
+    question, for the load that it takes."""
     unfinished: bool = False
     """It was stopped early: variants whose search had not begun are left out."""
     so_far: Answer | None = None
@@ -238,7 +249,7 @@ def chosen_label(answer: Answer) -> str:
 
 def cheapest(answers: Sequence[Answer]) -> str | None:
     """The variant to take: least cost, else fewest replicas, else greatest load; the first of equals."""
-    able = [one for one in answers if one.replicas is not None and (one.knob is None or one.load is not None)]
+    able = [one for one in answers if one.able]
     if not able:
         return None
 
@@ -246,7 +257,7 @@ def cheapest(answers: Sequence[Answer]) -> str | None:
         spent = one.cost if one.cost is not None else float(one.replicas or 0)
         return (spent / one.load if one.load else spent, -(one.load or 0.0))
 
-    return min(able, key=order).variant
+    return min(able, key=order).title
 
 
 def _splits(count: int) -> list[int]:

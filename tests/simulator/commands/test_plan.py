@@ -51,6 +51,16 @@ def test_the_greatest_load_of_a_fleet() -> None:
     assert any(answer["load"] < load <= answer["load"] * 1.04 and not met for load, met in loads.items())
 
 
+def test_the_load_that_fleets_of_several_sizes_take() -> None:
+    """A row each, with what one replica takes of it."""
+    outcome = CliRunner().invoke(main, [*SMALL, *SLO, "--replicas", "1,2"])
+    assert outcome.exit_code == 0, outcome.output
+    rows = [line.split() for line in outcome.stdout.splitlines() if line.split()[:1] == ["llama-3.1-8b-h100"]]
+    assert [row[1] for row in rows] == ["1", "2"]
+    assert float(rows[0][2]) < float(rows[1][2])
+    assert "Take 2 x" in outcome.stdout or "Take 1 x" in outcome.stdout
+
+
 def test_kinds_and_prices() -> None:
     """The cheapest meets the SLO at the least price; each kind with each cache."""
     names = "llama-3.1-8b-h100"

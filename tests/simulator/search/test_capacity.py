@@ -78,7 +78,7 @@ def test_the_cheapest_by_price_and_by_what_it_takes() -> None:
     slow, fast = (
         planner(lambda case, most=most: (case.source.rate or 0) <= most).greatest(VARIANT, 2) for most in (5, 9)
     )  # type: ignore[misc]
-    assert cheapest([slow, msgspec.structs.replace(fast, variant="fast")]) == "fast"
+    assert cheapest([slow, msgspec.structs.replace(fast, variant="fast")]) == "2 x fast"
 
 
 def test_a_fleet_with_roles() -> None:
