@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kvroute.router.core.fleet import Fleet
 from kvroute.router.core.replica import Replica
@@ -40,13 +38,6 @@ def median(values: Floats) -> float:
     return upper if ordered.size % 2 else 0.5 * (ordered.item(middle - 1) + upper)
 
 
-@functools.cache
-def _pairs(n: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Indices of all pairs of n observations; n is `POOLED_WINDOW` at most."""
-    first, second = np.triu_indices(n, 1)
-    return first, second
-
-
 class Line:
     """The fleet's TTFT ~ base + factor * work, fitted robustly to its last observations.
 
@@ -77,12 +68,11 @@ class Line:
     def _fit(self, n: int, factor: float) -> None:
         """Theil-Sen: the median of pairwise slopes, then the median intercept. A quarter may be outliers."""
         work, ttft = self._work[:n], self._ttft[:n]
-        first, second = _pairs(n)
-        dx = work[second] - work[first]
-        apart = np.abs(dx) > 0.25 * float(work.max())
+        dx = np.subtract.outer(work, work)
+        apart = dx > 0.25 * work.item(int(work.argmax()))  # each pair once: the other way round its dx is negative
         slope = 0.0
-        if int(apart.sum()) >= 2 * n:
-            slope = median((ttft[second] - ttft[first])[apart] / dx[apart])
+        if np.count_nonzero(apart) >= 2 * n:
+            slope = median(np.subtract.outer(ttft, ttft)[apart] / dx[apart])
         if slope > 0.0:
             self.factor = min(max(slope, SANE[0]), SANE[1])
             self.fitted = True
