@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from itertools import islice
 
 from kvroute.simulator.engine import order
 from kvroute.simulator.engine.adapters import Adapters
 from kvroute.simulator.engine.decodes import Decodes
 from kvroute.simulator.engine.limits import Limits
 from kvroute.simulator.engine.offload import Offload
+from kvroute.simulator.engine.preemption import squeeze, squeeze_ranked
 from kvroute.simulator.engine.radix import RadixCache
 from kvroute.simulator.engine.runner import Runner
 from kvroute.simulator.engine.sequence import Phase
@@ -62,7 +62,6 @@ class Batch:
         """An eviction may be what the queue's head waits for: it makes room for more than the block that it is for,
         or turns tokens to compute into tokens to bring back."""
         self._serial = 0
-        self._chunk = 0
 
     @property
     def steady(self) -> bool:
@@ -105,6 +104,27 @@ class Batch:
         if sequence.request.adapter is not None:
             self.adapters.stop(sequence.request.adapter)
 
+    def finish(self, sequence: Runner) -> None:
+        """A sequence has given its last token, in the step before the next one."""
+        request = sequence.request
+        del self.running[sequence]
+        if sequence.finish >= 0:
+            computed = sequence.computed = request.prompt_tokens + request.output_tokens - 1
+            decodes = self.decodes
+            decodes.count -= 1
+            decodes.kv_tokens -= computed
+            del decodes.ring[sequence.number][sequence]
+            sequence.finish = sequence.fill = -1
+            sequence.held = -(-computed // self._size)
+        sequence.serial = -1
+        sequence.generated = request.output_tokens
+        sequence.phase = Phase.FINISHED
+        if request.adapter is not None:
+            self.adapters.stop(request.adapter)
+        if not request.keep:
+            self.cache.release(sequence, sequence.held - sequence.stored * self._each)
+            sequence.held = 0
+
     def let_go(self, sequence: Runner) -> None:
         """Release the blocks of a sequence that has stopped."""
         if sequence.held:
@@ -128,18 +148,21 @@ class Batch:
 
     def take(self, blocks: int) -> None:
         """Blocks for new content, for which there is room."""
-        cache = self.cache
-        cache.blank -= blocks
-        if cache.blank < 0:
-            if not self._told:
-                cache.evict(None)
-                return
-            removed: list[int] = []
-            cache.evict(removed)
-            if self.watch:
-                self.changes += map(Removed, removed)
-            if self.limits.cpu_blocks:
-                self.offload.admit(removed)
+        self.cache.blank -= blocks
+        if self.cache.blank < 0:
+            self.evict()
+
+    def evict(self) -> None:
+        """More blank blocks were taken than there were."""
+        if not self._told:
+            self.cache.evict(None)
+            return
+        removed: list[int] = []
+        self.cache.evict(removed)
+        if self.watch:
+            self.changes += map(Removed, removed)
+        if self.limits.cpu_blocks:
+            self.offload.admit(removed)
 
     # -- the next step ------------------------------------------------------------------------------------------
 
@@ -194,7 +217,7 @@ class Batch:
             fresh = -(-(partial.computed + chunk) // self._size) - partial.held
         if need + fresh > cache.free_blocks or (self.watch and need > cache.blank):
             before = self.totals.preemptions
-            chunk = self._squeeze_ranked(now) if self._ranked else self._squeeze(now, chunk, fresh)
+            chunk = squeeze_ranked(self, now) if self._ranked else squeeze(self, now, chunk, fresh)
             preempted = self.totals.preemptions > before
         else:
             preempted = False
@@ -204,62 +227,12 @@ class Batch:
             self.flush(step)
         if chunk:
             assert self.partial is not None
-            self._grow(self.partial, chunk)
+            self._grow(self.partial, chunk, self.partial.known)
         if preempted:
             return PREEMPTED
         return self._admit(budget - decodes.count - chunk, now)
 
-    def _squeeze(self, now: float, chunk: int, fresh: int) -> int:
-        """Blocks for the running one by one, at the cost of those that came last; returns the prefill's tokens."""
-        decodes = self.decodes
-        cache = self.cache
-        for sequence in list(decodes.ring[decodes.step % self._size]):
-            if sequence.serial >= 0 and self.watch:
-                self.flush(decodes.step, sequence.serial)
-            while sequence.serial >= 0 and cache.free_blocks < 1:
-                self._preempt(next(reversed(self.running)), now, 0)
-            if sequence.serial >= 0:
-                self.take(1)
-        if self.partial is not None and fresh > cache.free_blocks:
-            self._preempt(self.partial, now, 0)
-        return chunk if self.partial is not None else 0
-
-    def _squeeze_ranked(self, now: float) -> int:
-        """The same at the cost of the largest rank, whose tokens may have been planned already."""
-        decodes = self.decodes
-        number = decodes.step % self._size
-        sequences = list(self.running)
-        planned = chunk = 0
-        for index, sequence in enumerate(sequences):
-            serial = sequence.serial
-            if serial < 0:
-                continue
-            self.flush(decodes.step, serial)
-            fresh = int(sequence.number == number)
-            if sequence is self.partial:
-                chunk = min(sequence.known - sequence.computed, self.limits.max_num_batched_tokens - planned)
-                fresh = -(-(sequence.computed + chunk) // self._size) - sequence.held
-            while fresh > self.cache.free_blocks:
-                victim = order.last(self.running)
-                if victim is sequence:
-                    self._pass_over(islice(sequences, index + 1, None))
-                    self._preempt(victim, now, 0)
-                    return 0
-                planned -= victim.serial < serial
-                self._preempt(victim, now, int(victim.serial < serial))
-            if fresh and sequence is not self.partial:
-                self.take(1)
-            planned += 1
-        return chunk if self.partial is not None else 0
-
-    def _pass_over(self, sequences: islice[Runner]) -> None:
-        """These have no part in the next step."""
-        for sequence in sequences:
-            if sequence.finish >= 0:
-                sequence.left = self.decodes.leave(sequence)
-                self.passed.append(sequence)
-
-    def _preempt(self, sequence: Runner, now: float, ahead: int) -> None:
+    def preempt(self, sequence: Runner, now: float, ahead: int) -> None:
         """Free a running sequence's blocks; it computes them again, from the queue's head."""
         if sequence.finish >= 0 or sequence.left:
             sequence.last_output = now
@@ -368,22 +341,23 @@ class Batch:
         count = known - sequence.computed
         if count > budget:
             count = budget
-        self._grow(sequence, count)
+        self._grow(sequence, count, known)
         return count
 
-    def _grow(self, sequence: Runner, count: int) -> None:
+    def _grow(self, sequence: Runner, count: int, known: int) -> None:
         """Take the blocks for `count` more tokens of a prompt; the keys that they will fill are cached."""
         tokens = sequence.computed + count
         fresh = -(-tokens // self._size) - sequence.held
         if fresh > 0:
             sequence.held += fresh
-            self.take(fresh)
+            self.cache.blank -= fresh
+            if self.cache.blank < 0:
+                self.evict()
         self.prefill.append((sequence, count, sequence.serial))
-        request = sequence.request
-        self.partial = sequence if tokens < request.prompt_tokens + sequence.generated else None
+        self.partial = sequence if tokens < known else None
         full = tokens // self._key
-        if full > len(request.keys):
-            full = len(request.keys)
+        if full > len(sequence.request.keys):
+            full = len(sequence.request.keys)
         if full > sequence.stored or full > sequence.reported:
             self._store(sequence, full)
 

@@ -241,7 +241,8 @@ class ClosedForm:
         while finishes and finishes[0][0] <= last:
             finish, serial, sequence = heappop(finishes)
             if sequence.serial == serial and sequence.finish == finish:
-                self._finish(sequence, now)
+                batch.finish(sequence)
+                sequence.ended = now
                 done.append(Milestone(now, sequence, True))
         if batch.prefill:
             prefill, batch.prefill = batch.prefill, []
@@ -277,16 +278,9 @@ class ClosedForm:
         if left:
             self._decodes.enter(sequence, sequence.computed, left)
         else:
-            self._finish(sequence, now)
+            self._batch.finish(sequence)
+            sequence.ended = now
             done.append(Milestone(now, sequence, True))
-
-    def _finish(self, sequence: Runner, now: float) -> None:
-        batch = self._batch
-        batch.stop(sequence, 0)
-        if not sequence.request.keep:
-            batch.let_go(sequence)
-        sequence.phase = Phase.FINISHED
-        sequence.ended = now
 
     def _begin(self, now: float) -> None:
         """Start the next step, or as many as nothing disturbs."""

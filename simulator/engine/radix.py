@@ -166,11 +166,21 @@ class RadixCache:
         if run is None:
             return
         holder.leaf = None
-        self._let_go(run, holder.base)
-        if holder.breaks is not None:
-            for leaf, base in reversed(holder.breaks):
-                self._let_go(leaf, base)
-            holder.breaks = None
+        base = holder.base
+        idle = self._idle
+        while True:
+            run.refs -= 1
+            if not run.refs:
+                idle[run] = None
+                self.idle_keys += len(run.keys)
+            if run.start > base:
+                assert run.upper is not None
+                run = run.upper
+            elif holder.breaks:
+                run, base = holder.breaks.pop()
+            else:
+                break
+        holder.breaks = None
         holder.base = 0
 
     def reset(self) -> bool:
@@ -183,18 +193,6 @@ class RadixCache:
         self.blank = self.capacity
         self.idle_keys = 0
         return True
-
-    def _let_go(self, run: Run, base: int) -> None:
-        idle = self._idle
-        while True:
-            run.refs -= 1
-            if not run.refs:
-                idle[run] = None
-                self.idle_keys += len(run.keys)
-            if run.start <= base:
-                return
-            assert run.upper is not None
-            run = run.upper
 
     def _split(self, run: Run, depth: int) -> Run:
         """Cut a run at `depth` and return the upper part; it keeps its place and its holders as the lower part."""

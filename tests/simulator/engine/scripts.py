@@ -25,7 +25,7 @@ class Act(NamedTuple):
     time: float
     kind: Literal["add", "abort", "release"]
     request: EngineRequest | None
-    index: int
+    number: int
     """Of the request that is meant."""
 
 
@@ -50,7 +50,7 @@ def keys(content: int, fork: tuple[int, int], count: int) -> tuple[int, ...]:
 
 
 @st.composite
-def scripts(draw: st.DrawFn, features: Features = Features()) -> tuple[Limits, list[Act]]:
+def scripts(draw: st.DrawFn, features: Features) -> tuple[Limits, list[Act]]:
     """Limits that are tight, and requests that share beginnings, come at awkward times, and are dropped."""
     size = draw(st.sampled_from([1, 2, 4]))
     each = draw(st.integers(1, 3)) if features.coarse else 1
@@ -120,9 +120,9 @@ def play(engine: Replica, acts: list[Act], *, look: bool) -> Played:
         milestones += engine.advance(act.time)
         loads.append((engine.running, engine.waiting, engine.kv_usage if look else 0.0))
         if act.request is not None:
-            sequences[act.index] = engine.add(act.request, act.time)
-        elif act.index in sequences:
-            (engine.abort if act.kind == "abort" else engine.release)(sequences[act.index], act.time)
+            sequences[act.number] = engine.add(act.request, act.time)
+        elif act.number in sequences:
+            (engine.abort if act.kind == "abort" else engine.release)(sequences[act.number], act.time)
     now = acts[-1].time
     while engine.next_event_time() < math.inf or any(one.phase is Phase.WAITING for one in sequences.values()):
         now += 1.0  # kept blocks may be what others wait for

@@ -84,7 +84,7 @@ def test_limits_hold_and_nothing_is_lost(script: tuple[Limits, list[Act]]) -> No
         if act.request is not None:
             sequences.append(engine.add(act.request, now))
         elif act.kind == "abort":
-            engine.abort(sequences[act.index], now)
+            engine.abort(sequences[act.number], now)
     for _ in range(len(sequences)):
         for sequence in sequences:
             engine.release(sequence, now)
