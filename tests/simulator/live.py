@@ -18,8 +18,10 @@ from kvroute.router.core.index import Index
 from kvroute.router.core.replica import Spec, State
 from kvroute.router.dataplane.contract import Endpoint, Head, Outcome, Reply
 from kvroute.router.exchange import Exchange
+from kvroute.router.fleetwatch.backend import Backend
+from kvroute.router.fleetwatch.exposition import Reading
 from kvroute.router.knowledge.text import Prompt
-from kvroute.router.membership import Membership
+from kvroute.router.membership import Member, Membership
 from kvroute.router.observing import Observing
 from kvroute.router.parse import Body
 from kvroute.router.traffic import Target, Traffic, TrafficOptions
@@ -88,7 +90,9 @@ class LiveLoop:
     """Traffic, exchanges, observer and membership of the live router; bytes in, reports of the data plane in; time and
     engines are simulated."""
 
-    def __init__(self, workload: Workload, scenario: Scenario) -> None:
+    def __init__(self, workload: Workload, scenario: Scenario, *, scrapes: bool = False) -> None:
+        """`scrapes`: its engines' metrics are read as often as the scenario says."""
+        self._scrape_seconds = scenario.lateness.scrape_seconds if scrapes else None
         fleet = Fleet(rows=len(scenario.replicas))
         self.deciding = Deciding(fleet, Index(), load_policy(scenario.policy), np.random.default_rng(scenario.seed))
         self.now = 0.0
@@ -113,6 +117,8 @@ class LiveLoop:
             self.deciding.occupancy.set_capacity(replica.row, capacity)
             fleet.move(replica, State.READY)
             targets[name] = Target(Endpoint(name, 8000))
+            member = self._membership.members[Endpoint(name, 8000)] = Member(Backend(Endpoint(name, 8000)))
+            member.replicas, member.up = [replica], True
         self._due: list[tuple[float, int, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         self._sent = itertools.count()
@@ -128,6 +134,8 @@ class LiveLoop:
         """Every job's pick."""
         for job in self._workload.arrivals():
             self._at(job.at, ARRIVAL, lambda job=job: self._arrive(job))  # type: ignore[misc]
+        if self._scrape_seconds is not None:
+            self._at(0.5 * self._scrape_seconds, TIMER, self._scrape)
         while self._due:
             self.now, _, _, act = heapq.heappop(self._due)
             act()
@@ -136,6 +144,16 @@ class LiveLoop:
 
     def _at(self, when: float, rank: int, act: Callable[[], None]) -> None:
         heapq.heappush(self._due, (when, rank, next(self._numbers), act))
+
+    def _scrape(self) -> None:
+        """The watch has read every engine's /metrics."""
+        for name, engine in self._engines.items():
+            limits = self._kinds[name].limits
+            capacity = float(limits.blocks * limits.block_size)
+            reading = Reading(running=engine.running, waiting=engine.waiting, capacity_tokens=capacity)
+            self._membership.scraped(Endpoint(name, 8000), [reading], self.now)
+        if self._due and self._scrape_seconds is not None:
+            self._at(self.now + self._scrape_seconds, TIMER, self._scrape)
 
     def _arrive(self, job: Job) -> None:
         """The client's bytes are in."""

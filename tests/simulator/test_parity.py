@@ -126,6 +126,16 @@ def test_conversations_in_a_closed_loop_are_picked_alike(policy: PolicySpec) -> 
     _same(Talks(), Scenario((SMALL,) * 4, policy, seed=5), 480)
 
 
+@pytest.mark.parametrize(
+    "policy", [PolicySpec("latency"), PolicySpec("goodput"), PolicySpec("lmetric")], ids=lambda one: one.name
+)
+def test_what_a_router_reads_off_its_own_engines_changes_no_pick(policy: PolicySpec) -> None:
+    """The live router scrapes; the simulated one, where it is alone, need not, for its ledger knows it all."""
+    workload, scenario = trace(11, 20), Scenario((SMALL,) * 20, policy, seed=5)
+    live, offline = LiveLoop(workload, scenario, scrapes=True).run(), simulated(workload, scenario)
+    assert {name: pick.replica for name, pick in live.items()} == {n: pick.replica for n, pick in offline.items()}
+
+
 def _same(workload: Workload, scenario: Scenario, count: int) -> None:
     live = LiveLoop(workload, scenario).run()
     offline = simulated(workload, scenario)
