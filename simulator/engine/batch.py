@@ -214,7 +214,7 @@ class Batch:
         fresh = chunk = 0
         if partial is not None:
             chunk = min(partial.known - partial.computed, budget - decodes.count)
-            fresh = -(-(partial.computed + chunk) // self._size) - partial.held
+            fresh = max(0, -(-(partial.computed + chunk) // self._size) - partial.held)
         if need + fresh > cache.free_blocks or (self.watch and need > cache.blank):
             before = self.totals.preemptions
             chunk = squeeze_ranked(self, now) if self._ranked else squeeze(self, now, chunk, fresh)
@@ -253,6 +253,7 @@ class Batch:
         running = self.running
         cache = self.cache
         offloads = self.limits.cpu_blocks > 0
+        whole = self.limits.reserve_prompt
         size = self._size
         slots = self._slots
         if self.coming:
@@ -268,11 +269,11 @@ class Batch:
             keys, path, idle = cache.match(request.keys, (known - 1) // self._key)
             hit = keys * self._key
             coming = self._coming(sequence, keys) if offloads or request.remote_tokens else 0
-            count = known - hit
-            if count > budget and not coming:
-                count = budget
+            tokens = known
+            if not (whole or coming or known - hit <= budget):
+                tokens = hit + budget
             held = keys * self._each
-            if -(-(hit + count) // size) - held + idle * self._each > cache.free_blocks:
+            if -(-tokens // size) - held + idle * self._each > cache.free_blocks:
                 return NO_ROOM
             if index:
                 del waiting[index]

@@ -19,6 +19,9 @@ class Limits(msgspec.Struct, frozen=True):
     key_tokens: int = 0
     """Tokens that one key of a request stands for, a multiple of `block_size`; 0: a block. Room is counted in blocks,
     but content is known, found and evicted by whole keys."""
+    reserve_prompt: bool = True
+    """Admit a request only where its whole prompt has room, not just its first chunk
+    (`scheduler_reserve_full_isl`)."""
     policy: Literal["fcfs", "priority"] = "fcfs"
     """Who runs first: who came first, or who has the least `EngineRequest.priority`, and then who came first."""
     max_loras: int = 0

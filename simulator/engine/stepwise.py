@@ -255,9 +255,10 @@ class Engine:
             matched = self.cache.match(sequence.request.keys, (sequence.known - 1) // self._key)
             hit = len(matched) * self.limits.block_size
             coming = self._coming(sequence, hit)
-            tokens = sequence.known if coming else min(sequence.known, hit + budget)
-            fresh = self._blocks_for(tokens) - len(matched)
-            if not self.cache.fits(matched, fresh):
+            whole = self._blocks_for(sequence.known) - len(matched)
+            chunk = self._blocks_for(min(sequence.known, hit + budget)) - len(matched)
+            fresh = whole if coming else chunk
+            if not self.cache.fits(matched, whole if self.limits.reserve_prompt else fresh):
                 return
             del self.waiting[index]
             self.cache.pin(matched)

@@ -60,6 +60,7 @@ def scripts(draw: st.DrawFn, features: Features) -> tuple[Limits, list[Act]]:
         max_num_seqs=draw(st.integers(1, 8)),
         max_num_batched_tokens=draw(st.integers(8, 64)),
         key_tokens=size * each,
+        reserve_prompt=draw(st.booleans()),
         policy="priority" if features.priorities else "fcfs",
         max_loras=draw(st.integers(1, 3)) if features.adapters else 0,
         adapter_seconds=1 / 32 if features.adapters else 0.0,
