@@ -81,9 +81,9 @@ class Work:
         """Their figures, by the cases' labels."""
         return {made.case.label: made.summary for made in self.made()}
 
-    def find(self, *parts: str) -> Made | None:
-        """The first run with details whose label has all these parts."""
-        return next((one for one in self.made() if one.detail and all(part in one.case.label for part in parts)), None)
+    def find(self, label: str) -> Made | None:
+        """The first run with details whose label begins so."""
+        return next((one for one in self.made() if one.detail and one.case.label.startswith(label)), None)
 
     def end(self) -> None:
         """End the command as Ctrl-C ends commands, where it was stopped."""

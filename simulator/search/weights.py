@@ -162,7 +162,7 @@ class Tuner:
         rng = np.random.default_rng([self._task.scenario.seed, 7])
         found = [PLAIN]
         for _ in range(self._task.trials - 1):
-            factors = np.exp(rng.uniform(-math.log(SPAN), math.log(SPAN), len(DEFAULT))).tolist()
+            factors = map(math.exp, rng.uniform(-math.log(SPAN), math.log(SPAN), len(DEFAULT)).tolist())
             pairs = zip(DEFAULT.items(), factors, strict=True)
             found.append(Weights(**{name: _short(weight * factor) for (name, weight), factor in pairs}))
         return found

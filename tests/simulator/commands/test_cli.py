@@ -214,7 +214,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: p
         ["simulate", *SMALL],
         ["compare", *SMALL, "--policies", "latency,power-of-two", "--rates", "5,50", "--seeds", "2"],
         ["plan", *SMALL[:4], "--slo", "ttft_p90<100ms", "--rate", "60", "--most", "4"],
-        ["tune", *SMALL, "--trials", "3", "--seeds", "2", "--rate", "50"],
+        ["tune", *SMALL, "--trials", "2", "--seeds", "1", "--rate", "50"],
     ],
     ids=lambda arguments: arguments[0],
 )
