@@ -26,7 +26,16 @@ import msgspec
 from kvroute.simulator.fidelity.measures import Times, misfit
 from kvroute.simulator.fidelity.recording import Timed
 from kvroute.simulator.fidelity.regression import Estimate, Prior, regress
-from kvroute.simulator.fidelity.rehearsal import Coefficients, Observed, Played, Rehearsal, Stretch
+from kvroute.simulator.fidelity.rehearsal import (
+    FIRST,
+    LAST,
+    SCHEDULED,
+    Coefficients,
+    Observed,
+    Played,
+    Rehearsal,
+    Stretch,
+)
 
 ROUNDS = 8
 """Of rehearsing and regressing."""
@@ -136,6 +145,16 @@ def _start(evidence: Evidence) -> Coefficients:
     return (max(c0, 1e-5), 2e-5, 1e-7, 0.8 * sorted(waits)[len(waits) // 10], 0.0, 0.0)
 
 
+def _observed(evidence: Evidence) -> Observed:
+    found: dict[tuple[int, int], float] = {}
+    for i in evidence.part:
+        one = evidence.requests[i]
+        found[i, FIRST], found[i, LAST] = one.first, one.last
+        if one.scheduled is not None:
+            found[i, SCHEDULED] = one.scheduled
+    return found
+
+
 class _Trial:
     """One way of scheduling, tried."""
 
@@ -153,8 +172,7 @@ class _Trial:
 
     def settled(self, found: Fit) -> Fit:
         """Rehearse and regress until that explains the requests no better; half the way where the whole is too far."""
-        requests, part = self.evidence.requests, self.evidence.part
-        observed = {(i, False): requests[i].first for i in part} | {(i, True): requests[i].last for i in part}
+        observed = _observed(self.evidence)
         for _ in range(ROUNDS):
             estimate = self._regressed(found.step, observed)
             if estimate is None:

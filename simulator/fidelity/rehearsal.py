@@ -20,8 +20,10 @@ from kvroute.simulator.fidelity.ahead import Ahead, Member, Plan
 
 Coefficients = tuple[float, float, float, float, float, float]
 """c0..c4 of the step time, and c5: what a KV token costs more in a step that also prefills."""
-Observed = Mapping[tuple[int, bool], float]
-"""(request, whether its last token) -> recorded time [s]."""
+SCHEDULED, FIRST, LAST = 0, 1, 2
+"""What may be recorded of a request."""
+Observed = Mapping[tuple[int, int], float]
+"""(request, what of it) -> recorded time [s]."""
 
 
 class Stretch(NamedTuple):
@@ -131,6 +133,8 @@ class _Play:
             self.flights.append(self._several(steps, idle))
             return True
         plan = scheduler.plan(self.now)
+        if plan and self.observed:
+            self._set_by(plan)
         if plan:
             self.flights.append(self._one(plan, idle))
         return bool(plan)
@@ -154,6 +158,19 @@ class _Play:
         mixed = float(kv_tokens) if prefill else 0.0
         work = (1.0, float(len(plan)), float(kv_tokens), float(prefill), attention, mixed)
         return _Flight(outputs, work, self.now, idle, 0.0)
+
+    def _set_by(self, plan: Plan) -> None:
+        """Whom the plan takes in was recorded as scheduled: that is when the step before ended."""
+        last = self.stretches[-1] if self.stretches else None
+        if last is None or last.observed or last.end != self.now:
+            return
+        for member, _ in plan:
+            if member.scheduled == self.now and not member.preempted:
+                told = self.observed.get((member.index, SCHEDULED))
+                if told is not None and told > self.seen:
+                    self.stretches[-1] = last._replace(end=told, observed=True)
+                    self.now = self.free = self.seen = told
+                    return
 
     def _together(self) -> int:
         """Equal decode steps to take at once; 0 where something may come between."""
@@ -221,9 +238,9 @@ class _Play:
         if self.observed:
             for member in flight.outputs:
                 if self.first[member.index] == -math.inf:
-                    found = self.observed.get((member.index, False), found)
+                    found = self.observed.get((member.index, FIRST), found)
                 if member.generated == member.outputs:
-                    found = self.observed.get((member.index, True), found)
+                    found = self.observed.get((member.index, LAST), found)
         return found if found is not None and found > self.seen else None
 
 

@@ -12,7 +12,7 @@ from kvroute.router.core.steptime import StepTime
 from kvroute.simulator.engine.limits import Limits
 from kvroute.simulator.engine.sequence import EngineRequest
 from kvroute.simulator.engine.stepwise import Engine
-from kvroute.simulator.fidelity.rehearsal import Rehearsal, seconds
+from kvroute.simulator.fidelity.rehearsal import FIRST, LAST, Rehearsal, seconds
 from tests.simulator.fidelity.recorded import LIMITS, PLAIN, TRUTH, played, requests
 
 
@@ -88,7 +88,7 @@ def test_ahead_a_slot_stays_empty_for_a_step() -> None:
 def test_the_clock_is_set_to_what_was_recorded() -> None:
     """With all its tokens recorded, a rehearsal gives them back whatever the step time."""
     rehearsal, run = played()
-    told = {(i, False): t for i, t in enumerate(run.first)} | {(i, True): t for i, t in enumerate(run.last)}
+    told = {(i, FIRST): t for i, t in enumerate(run.first)} | {(i, LAST): t for i, t in enumerate(run.last)}
     again = rehearsal.play(TRUTH, told)
     assert again.first == pytest.approx(run.first)
     assert again.last == pytest.approx(run.last)
