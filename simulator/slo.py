@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from kvroute.simulator.errors import SimulatorError
-
-if TYPE_CHECKING:
-    from kvroute.simulator.reports.summary import Summary
 
 EXAMPLE = "ttft_p90<2s,tpot_p90<50ms,e2e_p99<30s"
 METRICS = ("ttft", "tpot", "itl", "e2e", "queue")
@@ -28,6 +25,35 @@ _TERM = re.compile(
 )
 _SHARE = re.compile(r"goodput\s*>=?\s*(?P<number>[0-9.eE+-]+)\s*(?P<percent>%?)")
 _PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
+
+
+class Measured(Protocol):
+    """What is asked of a run's summary, besides a distribution under the name of each metric."""
+
+    @property
+    def requests(self) -> int:
+        """Sent."""
+        ...
+
+    @property
+    def completed(self) -> int:
+        """Answered to the end."""
+        ...
+
+    @property
+    def refused(self) -> int:
+        """Turned away."""
+        ...
+
+    @property
+    def slo_share(self) -> float | None:
+        """Share of requests that were good [0..1]."""
+        ...
+
+    @property
+    def slo_extra(self) -> dict[str, float]:
+        """Percentiles that distributions do not have, such as ttft_p97 [s]."""
+        ...
 
 
 class SloError(SimulatorError):
@@ -108,7 +134,7 @@ class Slo(msgspec.Struct, frozen=True):
             found &= ~(columns[metric] >= limit)
         return found
 
-    def met(self, summary: Summary) -> bool:
+    def met(self, summary: Measured) -> bool:
         """Whether a run did what is asked.
 
         Raises:
@@ -121,7 +147,7 @@ class Slo(msgspec.Struct, frozen=True):
         return summary.completed > 0 and all(_measured(term, summary) < term.limit for term in self.terms)
 
 
-def _measured(term: Term, summary: Summary) -> float:
+def _measured(term: Term, summary: Measured) -> float:
     """What a term speaks of [s]. A metric that no request has (TPOT of single tokens) is 0."""
     distribution = getattr(summary, term.metric)
     if distribution is None:

@@ -29,12 +29,12 @@ from kvroute.simulator.errors import SimulatorError
 from kvroute.simulator.latency.fleets import parse_fleet
 from kvroute.simulator.reports.compared import side_by_side
 from kvroute.simulator.reports.html import Run, page
-from kvroute.simulator.reports.html.curve import curve_of_comparison
 from kvroute.simulator.reports.json import described, document
 from kvroute.simulator.reports.terminal import terminal
 from kvroute.simulator.search.case import Source
 from kvroute.simulator.search.comparison import Comparison, Question, gathered
 from kvroute.simulator.search.comparison import compare as compared
+from kvroute.simulator.search.curves import curve_of_comparison
 from kvroute.simulator.search.load import UNITS, Knee, Level, at_loads, find_knee, level
 
 HEADINGS = {

@@ -30,7 +30,6 @@ from kvroute.simulator.errors import FleetError, SimulatorError
 from kvroute.simulator.latency.kind import Kind
 from kvroute.simulator.latency.presets import DEFAULT, preset
 from kvroute.simulator.reports.html import Run, page
-from kvroute.simulator.reports.html.curve import curve_of_plan
 from kvroute.simulator.reports.html.tiles import Tile
 from kvroute.simulator.reports.json import described, document
 from kvroute.simulator.reports.summary import policy_name
@@ -38,6 +37,7 @@ from kvroute.simulator.reports.units import count, digits, percent, time
 from kvroute.simulator.runs.scenario import Scenario
 from kvroute.simulator.search.capacity import Answer, Plan, Planner, Point, Variant, cheapest, chosen_label
 from kvroute.simulator.search.case import Case
+from kvroute.simulator.search.curves import curve_of_plan
 from kvroute.simulator.search.load import UNITS
 
 

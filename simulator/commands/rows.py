@@ -7,8 +7,8 @@ import io
 import math
 from collections.abc import Sequence
 
+from kvroute.simulator.reports.measures import COMPARED, JUDGED, value
 from kvroute.simulator.reports.summary import Summary
-from kvroute.simulator.search.measures import COMPARED, JUDGED, value
 
 ABOUT = (
     "workload",

@@ -32,12 +32,12 @@ from kvroute.simulator.reports.compared import side_by_side
 from kvroute.simulator.reports.html import Run, page
 from kvroute.simulator.reports.html.tiles import Tile
 from kvroute.simulator.reports.json import described, document
+from kvroute.simulator.reports.measures import check_measure
 from kvroute.simulator.reports.summary import policy_name
 from kvroute.simulator.reports.terminal import terminal
 from kvroute.simulator.search.case import Source
-from kvroute.simulator.search.cells import seed_changes
-from kvroute.simulator.search.load import Level, level
-from kvroute.simulator.search.measures import check_measure
+from kvroute.simulator.search.load import Level, knob_of, level
+from kvroute.simulator.search.seeds import seed_changes
 from kvroute.simulator.search.weights import PLAIN, Held, Task, Tuner, Tuning, Weights, held_label, judge, judged_on
 
 
@@ -83,6 +83,10 @@ def tune(**options: Any) -> None:
     objective = check_measure(options["objective"] or ("ttft_p90" if slo is None else "slo_share"))
     if slo is None and objective in ("goodput", "slo_share"):
         raise SimulatorError(f"--objective {objective} counts good requests: say with --slo what makes one good")
+    if knob_of(source) == "concurrency":
+        raise SimulatorError(
+            f"{source.spec}: clients that send until all is sent leave no part to hold out; tune without concurrency="
+        )
     random = seed_changes(source)
     task = Task(
         source=source,

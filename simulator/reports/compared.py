@@ -10,10 +10,10 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from kvroute.simulator.reports.cells import Cell, Figure
+from kvroute.simulator.reports.measures import better
 from kvroute.simulator.reports.table import STYLES
 from kvroute.simulator.reports.units import digits, time_unit
-from kvroute.simulator.search.cells import Cell, Figure
-from kvroute.simulator.search.measures import better
 
 
 class Column(NamedTuple):

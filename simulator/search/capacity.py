@@ -9,13 +9,14 @@ import msgspec
 
 from kvroute.scorers.contract import Role
 from kvroute.simulator.latency.kind import Kind
+from kvroute.simulator.reports.cells import REGIMES
+from kvroute.simulator.reports.measures import COMPARED, JUDGED, value
 from kvroute.simulator.reports.summary import Summary
 from kvroute.simulator.runs.scenario import Scenario
 from kvroute.simulator.search.case import Case, Evaluate, Source
-from kvroute.simulator.search.cells import REGIMES, seeded
 from kvroute.simulator.search.frontier import Frontier, fewest, greatest
 from kvroute.simulator.search.load import Knob, beginning, knob_of, level
-from kvroute.simulator.search.measures import COMPARED, JUDGED, value
+from kvroute.simulator.search.seeds import seeded
 
 MOST_SPLITS = 8
 """Splits of a fleet into roles that are tried; of larger fleets an even choice."""

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import msgspec
 
 from kvroute.scorers.plugins import PolicySpec
+from kvroute.simulator.reports.cells import REGIMES, Cell, cell
 from kvroute.simulator.reports.summary import Summary
 from kvroute.simulator.runs.scenario import Scenario
 from kvroute.simulator.search.case import Case, Evaluate, Source
-from kvroute.simulator.search.cells import REGIMES, Cell, cell, seed_changes, seeded
 from kvroute.simulator.search.load import Knee, Level
+from kvroute.simulator.search.seeds import seed_changes, seeded
 
 
 class Row(msgspec.Struct, frozen=True):

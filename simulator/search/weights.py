@@ -11,12 +11,13 @@ import numpy as np
 
 from kvroute.scorers.interference import LATENCY_SHARE
 from kvroute.scorers.plugins import PolicySpec
+from kvroute.simulator.reports.cells import Cell, cell, difference
+from kvroute.simulator.reports.measures import better, value
 from kvroute.simulator.reports.summary import Summary
 from kvroute.simulator.runs.scenario import Scenario
 from kvroute.simulator.search.case import Case, Evaluate, Source
-from kvroute.simulator.search.cells import Cell, cell, difference, seeded
 from kvroute.simulator.search.load import Level
-from kvroute.simulator.search.measures import better, value
+from kvroute.simulator.search.seeds import seeded
 
 DEFAULT = {"queue": 1.0, "wait": 1.0, "congestion": 1.0, "share": LATENCY_SHARE}
 """What is searched. The weight of `prefill` stays 1: the smallest sum does not change when all weights are scaled.

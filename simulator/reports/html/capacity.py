@@ -18,7 +18,7 @@ from kvroute.simulator.reports.html.figure import (
     threshold,
 )
 from kvroute.simulator.reports.html.latencies import said
-from kvroute.simulator.search.measures import TIMES
+from kvroute.simulator.reports.measures import TIMES
 
 NAMES = {"ttft": "TTFT", "tpot": "TPOT", "itl": "Inter-token time", "e2e": "End to end", "queue": "Queueing"}
 SYMBOLS = {"below": "circle", "at": "diamond", "beyond": "x"}

@@ -8,10 +8,10 @@ from html import escape
 from kvroute.simulator.reports.distribution import Distribution
 from kvroute.simulator.reports.html.curve import Curve
 from kvroute.simulator.reports.html.run import Run
+from kvroute.simulator.reports.measures import HIGHER, TIMES
 from kvroute.simulator.reports.summary import Summary
 from kvroute.simulator.reports.table import LATENCIES
 from kvroute.simulator.reports.units import count, digits, percent, time
-from kvroute.simulator.search.measures import HIGHER, TIMES
 
 REGIMES = {"below": "below the knee", "at": "at the knee", "beyond": "saturated"}
 RUNS = (

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from kvroute.simulator.reports.html.run import Run
+from kvroute.simulator.reports.measures import better, value
 from kvroute.simulator.reports.summary import Summary
 from kvroute.simulator.reports.units import count, digits, percent, time
-from kvroute.simulator.search.measures import better, value
 
 
 class Tile(NamedTuple):

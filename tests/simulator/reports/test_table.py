@@ -7,10 +7,10 @@ import io
 import pytest
 from rich.console import Console, RenderableType
 
+from kvroute.simulator.reports.cells import Cell, cell
 from kvroute.simulator.reports.compared import side_by_side
 from kvroute.simulator.reports.summary import summarise
 from kvroute.simulator.reports.table import one_run, speed
-from kvroute.simulator.search.cells import Cell, cell
 from kvroute.simulator.slo import Slo
 from tests.simulator.reports.outcomes import outcome, queue, scenario
 

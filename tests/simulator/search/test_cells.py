@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from kvroute.simulator.errors import SimulatorError
+from kvroute.simulator.reports.cells import cell, difference
+from kvroute.simulator.reports.measures import COMPARED, HIGHER, JUDGED, LOWER, better, check_measure, value
 from kvroute.simulator.search.case import Source
-from kvroute.simulator.search.cells import cell, difference, seed_changes
-from kvroute.simulator.search.measures import COMPARED, HIGHER, JUDGED, LOWER, better, check_measure, value
+from kvroute.simulator.search.seeds import seed_changes
 from tests.simulator.search.summaries import summary
 
 

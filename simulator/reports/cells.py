@@ -1,21 +1,15 @@
-"""The same run over several seeds, as one cell of a table."""
+"""The same run over several seeds, as one cell of a table: means, how sure they are, and what differs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 
 import msgspec
 
+from kvroute.simulator.reports.confidence import Estimate, estimate, paired, shown
+from kvroute.simulator.reports.measures import COMPARED, JUDGED, better, value
 from kvroute.simulator.reports.summary import Summary
-from kvroute.simulator.runs.scenario import Scenario
-from kvroute.simulator.search.case import Case, Source
-from kvroute.simulator.search.confidence import Estimate, estimate, paired, shown
-from kvroute.simulator.search.measures import COMPARED, JUDGED, better, value
-from kvroute.simulator.workloads.contract import Job, Workload
 
-SAMPLED = 200
-"""Jobs looked at to see whether a seed changes a workload."""
 REGIMES = ("below", "at", "beyond")
 
 
@@ -53,19 +47,6 @@ class Cell(msgspec.Struct, frozen=True):
     unfinished: int
     slo_met_runs: int | None
     figures: dict[str, Figure]
-
-
-def seeded(label: str, source: Source, scenario: Scenario, seeds: Sequence[int], slo: str | None) -> list[Case]:
-    """One case a seed; requests and dice have the same one."""
-    return [
-        Case(
-            f"{label}, seed {seed}",
-            msgspec.structs.replace(source, seed=seed),
-            msgspec.structs.replace(scenario, seed=seed),
-            slo,
-        )
-        for seed in seeds
-    ]
 
 
 def cell(policy: str, runs: Sequence[Summary], reference: Sequence[Summary] | None) -> Cell:
@@ -112,14 +93,3 @@ def difference(name: str, own: Sequence[float], reference: Sequence[float]) -> D
         found.mean / base.mean if base.mean else None,
         {1: "better", -1: "worse", 0: "not shown"}[direction],
     )
-
-
-def seed_changes(source: Source) -> bool:
-    """Whether another seed makes other requests; a recorded trace is the same for all."""
-    first, second = (_head(msgspec.structs.replace(source, seed=source.seed + i).load()) for i in (0, 1))
-    return first != second
-
-
-def _head(workload: Workload) -> list[tuple[float, int, int, list[int]]]:
-    jobs: Iterator[Job] = islice(workload.arrivals(), SAMPLED)
-    return [(job.at, job.request.tokens, job.output_tokens, list(job.request.keys)) for job in jobs]

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from kvroute.simulator.search.confidence import estimate, paired, shown
+from kvroute.simulator.reports.confidence import estimate, paired, shown
 
 
 def test_three_values() -> None:
