@@ -12,6 +12,8 @@ from typing import Any
 import click
 from rich.console import Console
 
+from kvroute.simulator.errors import SimulatorError
+
 
 class WritablePath(click.Path):
     """A file that can be written: its folder exists, and it is no folder itself. `-` is standard output."""
@@ -96,14 +98,25 @@ class Outputs:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write all of it or nothing: an interrupted write leaves what was there before."""
+    """Write all of it or nothing: an interrupted write leaves what was there before.
+
+    Raises:
+        SimulatorError: it cannot be written; names the file and why.
+    """
     if str(path) == "-":
         with click.open_file("-", "wb") as stream:
             stream.write(content)
         return
-    if path.exists() and not path.is_file():  # a pipe or a device cannot be replaced
-        path.write_bytes(content)
-        return
+    try:
+        if path.exists() and not path.is_file():  # a pipe or a device cannot be replaced
+            path.write_bytes(content)
+        else:
+            _replace(path, content)
+    except OSError as error:
+        raise SimulatorError(f"{path}: {error.strerror or error}: it was not written") from error
+
+
+def _replace(path: Path, content: bytes) -> None:
     handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
