@@ -20,11 +20,11 @@ from kvroute.simulator.commands.options import COUNT, POSITIVE, told
 from kvroute.simulator.commands.outputs import WritablePath, write
 from kvroute.simulator.commands.progress import Bar
 from kvroute.simulator.errors import WorkloadError
+from kvroute.simulator.reports.description import Description, described
 from kvroute.simulator.reports.distribution import Distribution
 from kvroute.simulator.reports.json import document
 from kvroute.simulator.reports.units import count, digits, percent, time
 from kvroute.simulator.workloads.contract import Job
-from kvroute.simulator.workloads.description import Description, described
 from kvroute.simulator.workloads.naming import known, meanings_of, parse
 from kvroute.simulator.workloads.text import body
 
