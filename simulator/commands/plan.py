@@ -33,6 +33,7 @@ from kvroute.simulator.reports.html import Run, page
 from kvroute.simulator.reports.html.tiles import Tile
 from kvroute.simulator.reports.json import described, document
 from kvroute.simulator.reports.summary import policy_name
+from kvroute.simulator.reports.terminal import terminal
 from kvroute.simulator.reports.units import count, digits, percent, time
 from kvroute.simulator.runs.scenario import Scenario
 from kvroute.simulator.search.capacity import Answer, Plan, Planner, Point, Variant, cheapest, chosen_label
@@ -143,7 +144,7 @@ def _tell(found: Plan, scenario: Scenario, work: Work, options: dict[str, Any]) 
     outputs.html(lambda: _page(found, work))
     if not outputs.shown:
         return
-    console = Console(highlight=False)
+    console = terminal()
     if found.unfinished:
         console.print(f"stopped early, {len(found.answers)} searches ended", style="bold yellow")
     rate = "" if found.rate is None else f" at {found.rate:g} req/s"

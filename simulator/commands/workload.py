@@ -13,7 +13,6 @@ import click
 import msgspec
 import orjson
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from kvroute.simulator.commands.options import COUNT, POSITIVE, told
@@ -23,6 +22,7 @@ from kvroute.simulator.errors import WorkloadError
 from kvroute.simulator.reports.description import Description, described
 from kvroute.simulator.reports.distribution import Distribution
 from kvroute.simulator.reports.json import document
+from kvroute.simulator.reports.terminal import terminal
 from kvroute.simulator.reports.units import count, digits, percent, time
 from kvroute.simulator.workloads.contract import Job
 from kvroute.simulator.workloads.naming import known, meanings_of, parse
@@ -74,7 +74,7 @@ def workload(
     if json_path is not None:
         write(json_path, document(msgspec.to_builtins(found)))
     if "-" not in (str(json_path), str(write_path)):
-        Console().print(table(found))
+        terminal().print(table(found))
 
 
 def _writer(file: IO[bytes], key_tokens: int, model: str | None, chat: bool) -> Callable[[Job], None]:
