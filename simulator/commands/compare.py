@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -57,7 +58,7 @@ SAME_TRACE = (
 )  # fmt: skip
 @click.option(
     "--policy-config",
-    type=click.Path(exists=True, dir_okay=False),
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="One more policy: YAML, as kvroute serve --config takes it.",
 )
 @click.option("--rates", callback=numbers, help="Loads as requests per second, with commas between.")

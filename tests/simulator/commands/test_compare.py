@@ -55,6 +55,14 @@ def test_a_policy_is_no_different_from_itself_but_from_others() -> None:
     assert reference["slo_met_runs"] == 4
 
 
+def test_a_policy_from_a_file_is_one_more(tmp_path: Path) -> None:
+    """Such as kvroute tune writes; the reference stays the first."""
+    path = tmp_path / "tuned.yaml"
+    path.write_text("policy: {name: latency, options: {share: 0.5}}\n")
+    found = run("--policies", "latency", "--policy-config", str(path), "--rates", "5", "--seeds", "1")
+    assert [cell["policy"] for cell in found["rows"][0]["cells"]] == ["latency", str(path)]
+
+
 def test_all_are_all_that_are_installed() -> None:
     """The default is the first, for the others are compared to it."""
     found = run("--rates", "5", "--seeds", "1", "--requests", "20")
