@@ -122,7 +122,7 @@ def _variants(options: dict[str, Any]) -> list[Variant]:
     for name in options["presets"]:
         kind = preset(name)
         for tokens in options["cache_tokens"] or [None]:
-            label = name if tokens is None else f"{name}, {count(tokens)} tokens"
+            label = name if tokens is None else f"{name}, {tokens:,} tokens"
             sized = kind if tokens is None else _with_cache(kind, tokens)
             found.append(Variant(label, sized, given.get(name)))
     return found
