@@ -64,10 +64,8 @@ Plan = list[tuple[Member, int]]
 class Ahead:
     """The waiting queue, the running batch and the cache of one replica."""
 
-    def __init__(self, limits: Limits, reserve: bool) -> None:
-        """`reserve`: a request is admitted only where its whole prompt finds room (`scheduler_reserve_full_isl`)."""
+    def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.reserve = reserve
         self.cache = PrefixCache(limits.blocks, limits.block_size)
         self.waiting: deque[Member] = deque()
         self.running: list[Member] = []
@@ -168,7 +166,7 @@ class Ahead:
         known = member.prompt + member.generated
         matched = self.cache.match(member.request.keys, (known - 1) // self._size) if member.cached is None else []
         hit = self._hit(member, matched)
-        count = known - hit if self.reserve else min(known - hit, budget)
+        count = known - hit if self.limits.reserve_prompt else min(known - hit, budget)
         fresh = (self._size - 1 + hit + count) // self._size - len(matched)
         return matched if self.cache.fits(matched, fresh) else None
 

@@ -109,4 +109,4 @@ def _recording(
     name: str, timed: list[Timed], limits: Limits, told: bool, ahead: bool | None, notes: list[str]
 ) -> Recording:
     asked: list[EngineRequest] = plain(timed)
-    return Recording(name, "", "", 1, limits, told, ahead, True, timed, asked, [], {}, notes)
+    return Recording(name, "", "", 1, limits, told, ahead, timed, asked, [], {}, notes)

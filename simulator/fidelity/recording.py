@@ -65,8 +65,6 @@ class Recording(msgspec.Struct, frozen=True):
     blocks_told: bool
     ahead: bool | None
     """Whether the engine schedules the next step while one runs (`async_scheduling`); None: the run does not say."""
-    reserve: bool
-    """Whether a prompt is admitted only as a whole (`scheduler_reserve_full_isl`)."""
     requests: list[Timed]
     """By arrival."""
     asked: list[EngineRequest]
@@ -151,10 +149,10 @@ def read(folder: Path, root: Path) -> Recording:
             max_num_batched_tokens=int(
                 engine.get("max_num_batched_tokens") or scheduler.get("max_num_batched_tokens") or 2048
             ),
+            reserve_prompt=bool(scheduler.get("scheduler_reserve_full_isl", True)),
         ),
         blocks_told=bool(blocks),
         ahead=scheduler.get("async_scheduling"),
-        reserve=bool(scheduler.get("scheduler_reserve_full_isl", True)),
         requests=requests,
         asked=asked,
         ticks=_ticks(folder / "timeseries.csv", notes),

@@ -60,7 +60,6 @@ class Rehearsal(NamedTuple):
     """When each request reaches the engine [s], ascending."""
     limits: Limits
     depth: int = 2
-    reserve: bool = True
     cached: Sequence[int] | None = None
     """Tokens that each is known to have found in the cache; None: the cache decides, by the requests' keys."""
 
@@ -88,7 +87,7 @@ class _Play:
         self.given = given
         self.step = step
         self.observed = observed
-        self.scheduler = Ahead(given.limits, given.reserve)
+        self.scheduler = Ahead(given.limits)
         self.flights: deque[_Flight] = deque()
         self.scheduled, self.first, self.last = [0.0] * count, [-math.inf] * count, [0.0] * count
         self.stretches: list[Stretch] = []

@@ -146,7 +146,7 @@ def rehearsals(recording: Recording, depth: int | None = None, delay: float = 0.
     ahead = recording.ahead if recording.ahead is not None else looks_ahead(recording.requests, limits)
     told = {True: (2,), False: (1,), None: (2, 1)}[ahead]
     return [
-        Rehearsal(recording.asked, arrivals, limits, depth=one, reserve=recording.reserve, cached=recording.cached)
+        Rehearsal(recording.asked, arrivals, limits, depth=one, cached=recording.cached)
         for one in (told if depth is None else (depth,))
     ]
 

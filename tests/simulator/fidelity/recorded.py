@@ -63,7 +63,7 @@ def recording(
     rehearsal, run = played(step, depth=depth, **asked)
     stamps = timed(rehearsal, run, noise=noise)
     asked_for = list(rehearsal.requests)
-    return Recording(name, "GPU", "test/Model-1B", 1, LIMITS, True, None, True, stamps, asked_for, [], {}, [])
+    return Recording(name, "GPU", "test/Model-1B", 1, LIMITS, True, None, stamps, asked_for, [], {}, [])
 
 
 def lines(stamps: list[Timed], *, wall: float = 1.7e9, monotonic: float = 5000.0) -> list[dict[str, Any]]:

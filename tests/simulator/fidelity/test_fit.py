@@ -36,11 +36,11 @@ def test_noise_is_told() -> None:
 
 def test_garbage_is_called_so() -> None:
     """Times that no step time can explain leave a large misfit."""
-    run = recording()
+    run = recording(count=30)
     rng = np.random.default_rng(0)
     wild = [
         msgspec.structs.replace(one, first=one.arrival + float(a), last=one.arrival + float(a + b))
-        for one, a, b in zip(run.requests, rng.exponential(5.0, 100), rng.exponential(50.0, 100), strict=True)
+        for one, a, b in zip(run.requests, rng.exponential(5.0, 30), rng.exponential(50.0, 30), strict=True)
     ]
     found = fit(rehearsals(run), Evidence(wild, list(range(len(wild))), priors(run)))
     assert found.misfit > 0.2

@@ -37,12 +37,12 @@ def reference(asked: list[EngineRequest], arrivals: list[float], limits: Limits)
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.integers(0, 10_000), st.sampled_from([130, 400, 4000]), st.floats(0.5, 40.0))
-def test_one_step_at_a_time_is_the_reference_engine(seed: int, blocks: int, rate: float) -> None:
+@given(st.integers(0, 10_000), st.sampled_from([130, 400, 4000]), st.floats(0.5, 40.0), st.booleans())
+def test_one_step_at_a_time_is_the_reference_engine(seed: int, blocks: int, rate: float, reserve: bool) -> None:
     """With depth 1 every first and last token falls where the step-by-step engine has it, preemptions included."""
-    limits = Limits(blocks=blocks, max_num_seqs=8, max_num_batched_tokens=512)
+    limits = Limits(blocks=blocks, max_num_seqs=8, max_num_batched_tokens=512, reserve_prompt=reserve)
     asked, arrivals = requests(25, seed=seed, rate=rate)
-    run = Rehearsal(asked, arrivals, limits, depth=1, reserve=False).play(PLAIN)
+    run = Rehearsal(asked, arrivals, limits, depth=1).play(PLAIN)
     first, last = reference(asked, arrivals, limits)
     assert run.first == pytest.approx(first, abs=1e-9)
     assert run.last == pytest.approx(last, abs=1e-9)
@@ -53,7 +53,7 @@ def test_shared_prefixes_are_hit_as_in_the_reference_engine() -> None:
     keys = tuple(range(100, 130))
     asked = [EngineRequest(str(i), 480 + i, 30, keys) for i in range(6)]
     arrivals = [0.3 * i for i in range(6)]
-    run = Rehearsal(asked, arrivals, LIMITS, depth=1, reserve=False).play(PLAIN)
+    run = Rehearsal(asked, arrivals, LIMITS, depth=1).play(PLAIN)
     first, last = reference(asked, arrivals, LIMITS)
     assert run.first == pytest.approx(first)
     assert run.last == pytest.approx(last)
