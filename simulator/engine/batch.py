@@ -14,7 +14,7 @@ from kvroute.simulator.engine.preemption import squeeze, squeeze_ranked
 from kvroute.simulator.engine.radix import RadixCache
 from kvroute.simulator.engine.runner import Runner
 from kvroute.simulator.engine.sequence import Phase
-from kvroute.simulator.engine.step import Change, Removed, Stored
+from kvroute.simulator.engine.step import Change, Cleared, Removed, Stored
 from kvroute.simulator.engine.totals import Totals
 
 UNDISTURBED = 0
@@ -163,6 +163,15 @@ class Batch:
             self.changes += map(Removed, removed)
         if self.limits.cpu_blocks:
             self.offload.admit(removed)
+
+    def reset_cache(self) -> bool:
+        """Forget all content, unless somebody holds some."""
+        done = self.cache.reset()
+        if done:
+            self.offload.clear()
+            if self.watch:
+                self.changes.append(Cleared())
+        return done
 
     # -- the next step ------------------------------------------------------------------------------------------
 

@@ -100,6 +100,10 @@ class ClosedForm:
             self._batch.let_go(sequence)
             self._wake(now)
 
+    def reset_cache(self) -> bool:
+        """Forget all cached blocks; False while requests run. Announced with the next step, as vLLM does."""
+        return self._batch.reset_cache()
+
     def next_event_time(self) -> float:
         """When `advance` has something to do; inf when idle."""
         return self._end if self._end < self._ready else self._ready

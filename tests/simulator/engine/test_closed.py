@@ -15,6 +15,7 @@ from kvroute.simulator.engine.closed import ClosedForm
 from kvroute.simulator.engine.limits import Limits
 from kvroute.simulator.engine.reference import Reference
 from kvroute.simulator.engine.sequence import EngineRequest, Phase
+from kvroute.simulator.engine.step import Cleared, Stored
 from kvroute.simulator.engine.steptime import step_seconds
 from tests.simulator.engine.scripts import STEP, Act, Features, play, scripts
 
@@ -242,6 +243,21 @@ def test_what_is_kept_is_held_until_its_release() -> None:
     _drain(engine)
     assert blocked.scheduled == 5.0
     assert engine.kv_usage == 0.0
+
+
+def test_a_reset_is_announced_with_the_next_step() -> None:
+    """A cache is forgotten while nobody runs; the change is told when a step ends."""
+    engine = ClosedForm(Limits(block_size=4), STEP, watch=True)
+    engine.add(EngineRequest("a", 9, 1, (1, 2)), 0.0)
+    engine.advance(0.0)
+    assert not engine.reset_cache()
+    _drain(engine)
+    assert engine.reset_cache()
+    again = engine.add(EngineRequest("b", 9, 1, (1, 2)), 1.0)
+    _drain(engine)
+    assert again.cached_tokens == 0
+    told = [type(change) for changed in engine.take_changes() for change in changed.changes]
+    assert told == [Stored, Cleared, Stored]
 
 
 def test_impossible_limits_are_refused() -> None:
