@@ -41,8 +41,8 @@ def curve_of_plan(plan: Plan) -> Curve:
         series.append(Series(answer.title, points))
         found = answer.load if by_load else answer.replicas
         if found is not None:
-            named = f" ({answer.title})" if len(plan.answers) > 1 else ""
-            marks.append((float(found), f"{'takes' if by_load else 'enough:'} {found:g}{named}"))
+            said = "" if len(plan.answers) > 1 else "takes " if by_load else "enough: "
+            marks.append((float(found), f"{said}{found:g}"))
     knobs = {answer.knob for answer in plan.answers}
     axis = next((AXES[knob] for knob in AXES if knob in knobs), REPLICAS)
     return Curve(axis, series, Slo.parse(plan.slo), marks)
