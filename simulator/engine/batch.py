@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from heapq import heappop, heapreplace
 
 from kvroute.simulator.engine import order
 from kvroute.simulator.engine.adapters import Adapters
@@ -141,10 +142,20 @@ class Batch:
 
     def flush(self, step: int, before: int = _ALL) -> None:
         """Cache the keys that decodes complete up to `step`, in it those of who was admitted before number `before`."""
-        while (sequence := self.decodes.pop_fill(step, before)) is not None:
+        fills = self.decodes.fills
+        while fills:
+            fill, serial, sequence = fills[0]
+            if fill > step or (fill == step and serial >= before):
+                return
+            if sequence.serial != serial or sequence.fill != fill:
+                heappop(fills)
+                continue
             self._store(sequence, sequence.stored + 1)
-            if sequence.stored < len(sequence.request.keys):
-                self.decodes.expect_fill(sequence)
+            sequence.fill = fill = fill + self._key
+            if fill <= sequence.finish and sequence.stored < len(sequence.request.keys):
+                heapreplace(fills, (fill, serial, sequence))
+            else:
+                heappop(fills)
 
     def take(self, blocks: int) -> None:
         """Blocks for new content, for which there is room."""

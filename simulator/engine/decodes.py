@@ -40,8 +40,12 @@ class Decodes:
         self.ring[number][sequence] = None
         self.count += 1
         self.kv_tokens += computed
-        if sequence.stored < len(sequence.request.keys):
-            self.expect_fill(sequence)
+        request = sequence.request
+        if sequence.stored < len(request.keys):
+            ahead = request.prompt_tokens + request.output_tokens - 1 - (sequence.stored + 1) * self._key
+            if ahead >= 0:
+                sequence.fill = finish - ahead
+                heappush(self.fills, (sequence.fill, sequence.serial, sequence))
 
     def leave(self, sequence: Runner) -> int:
         """A sequence decodes no longer, from step `step` on; returns how many tokens it still had to give."""
@@ -52,24 +56,6 @@ class Decodes:
         del self.ring[sequence.number][sequence]
         sequence.finish = sequence.fill = -1
         return left
-
-    def expect_fill(self, sequence: Runner) -> None:
-        """Note in which step it completes its next key."""
-        request = sequence.request
-        ahead = request.prompt_tokens + request.output_tokens - 1 - (sequence.stored + 1) * self._key
-        if ahead >= 0:
-            sequence.fill = sequence.finish - ahead
-            heappush(self.fills, (sequence.fill, sequence.serial, sequence))
-
-    def pop_fill(self, step: int, before: int) -> Runner | None:
-        """The next that completes a key by `step`, or in that step if it was admitted before number `before`."""
-        fills = self.fills
-        while fills and (fills[0][0] < step or (fills[0][0] == step and fills[0][1] < before)):
-            fill, serial, sequence = heappop(fills)
-            if sequence.serial == serial and sequence.fill == fill:
-                sequence.fill = -1
-                return sequence
-        return None
 
     def steps(self) -> int:
         """Steps until the first of them gives its last token, that one included."""
