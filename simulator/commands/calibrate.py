@@ -27,6 +27,7 @@ _COUNT = click.IntRange(min=1)
 @click.option("--blocks", type=click.IntRange(min=2), help="vLLM's num_gpu_blocks. [default: ample]")
 @click.option("--block-size", type=_COUNT, default=16, show_default=True, help="Tokens a block.")
 @click.option("--ahead/--no-ahead", default=None, help="vLLM's async_scheduling. [default: seen from the log]")
+@click.option("--requests", type=_COUNT, default=1000, show_default=True, help="At most this many of each replica.")
 @click.option("--quiet", "-q", is_flag=True, help="No table, no progress bar.")
 @told
 def calibrate(
@@ -40,6 +41,7 @@ def calibrate(
     blocks: int | None,
     block_size: int,
     ahead: bool | None,
+    requests: int,
     quiet: bool,
 ) -> None:
     """Fit the step time of an engine to LOG and say how far to trust it.
@@ -56,7 +58,7 @@ def calibrate(
     from kvroute.simulator.reports.json import document
 
     limits = Limits(blocks or 0, block_size, max_num_seqs, max_num_batched_tokens)
-    recordings = read_log(log, limits, told=blocks is not None, ahead=ahead)
+    recordings = read_log(log, limits, told=blocks is not None, ahead=ahead, most=requests)
     if replica is not None:
         known = [one.name for one in recordings]
         if replica not in known:

@@ -29,7 +29,7 @@ def fidelity(folder: Path, json_path: Path | None, plain: bool, strict: bool, qu
     """
     from kvroute.simulator.fidelity.measures import GOALS
     from kvroute.simulator.fidelity.recording import find, read
-    from kvroute.simulator.fidelity.reproduce import reproduce
+    from kvroute.simulator.fidelity.reproduce import formula, reproduce
     from kvroute.simulator.fidelity.table import show
     from kvroute.simulator.reports.json import document
 
@@ -41,6 +41,8 @@ def fidelity(folder: Path, json_path: Path | None, plain: bool, strict: bool, qu
         show(results, Console())
         click.echo("all goals met" if met else "goals missed: see above")
     if json_path is not None:
-        write(json_path, document({"goals": GOALS, "all_met": met, "runs": results}))
+        write(
+            json_path, document({"formula": formula(mixed=not plain), "goals": GOALS, "all_met": met, "runs": results})
+        )
     if strict and not met:
         sys.exit(1)

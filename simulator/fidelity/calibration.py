@@ -9,9 +9,9 @@ import msgspec
 
 from kvroute.router.core.steptime import StepTime
 from kvroute.simulator.fidelity.capacity import capacity
-from kvroute.simulator.fidelity.fit import Evidence, Fit, fit, times
+from kvroute.simulator.fidelity.fit import Evidence, Fit, before_engine, fit, times
 from kvroute.simulator.fidelity.lookahead import looks_ahead
-from kvroute.simulator.fidelity.measures import Measure, compare, misfit, worst
+from kvroute.simulator.fidelity.measures import Measure, compare, worst
 from kvroute.simulator.fidelity.priors import priors
 from kvroute.simulator.fidelity.recording import FidelityError, Recording
 from kvroute.simulator.fidelity.regression import Prior
@@ -21,8 +21,10 @@ from kvroute.simulator.latency.kind import Ingress, Kind
 
 LEAST = 16
 """Requests that a step time can be read from."""
-DELAYS = (0.0, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
-"""Seconds on the way to the engine that are tried."""
+ROUNDS = 3
+"""Of finding out what lies before the engine."""
+ENOUGH = 2e-4
+"""Seconds of it that need no further round."""
 USUAL = Prior(1e-7, 3e-7)
 
 
@@ -109,21 +111,26 @@ def thoughts(recording: Recording) -> list[Prior]:
 def _delayed(
     recording: Recording, part: Sequence[int], thought: Sequence[Prior], tick: Callable[[], None]
 ) -> tuple[float, Fit]:
-    """The delay before the engine that explains the times best, and the fit with it."""
+    """What requests spend before the engine [s], and the fit with it.
+
+    Where stamps do not tell, it is what those that found the engine idle took beyond their steps.
+    """
     evidence = Evidence(recording.requests, part, thought)
-    found = fit(rehearsals(recording), evidence, tick)
-    if not recording.one_clock:
-        return 0.0, found
     known = [one.queued - one.arrival for one in recording.requests if one.queued is not None]
-    tried = [max(0.0, min(known))] if known else DELAYS
-    delay = min(tried, key=lambda one: _missed(recording, found, one, part, tick))
-    return (delay, fit(rehearsals(recording, None, delay), evidence, tick)) if delay else (0.0, found)
-
-
-def _missed(recording: Recording, found: Fit, delay: float, part: Sequence[int], tick: Callable[[], None]) -> float:
-    played = rehearsals(recording, found.depth, delay)[0].play(found.step)
-    tick()
-    return misfit(recording.requests, times(played), part)
+    if known or not recording.one_clock:
+        delay = max(0.0, min(known, default=0.0)) if recording.one_clock else 0.0
+        return delay, fit(rehearsals(recording, None, delay), evidence, tick)
+    busy = msgspec.structs.replace(evidence, woken=False)
+    delay, found = 0.0, fit(rehearsals(recording), busy, tick)
+    for _ in range(ROUNDS):
+        more = before_engine(rehearsals(recording, found.depth, delay)[0], evidence, found)
+        if more is None:  # the engine was hardly ever idle: some milliseconds do not show
+            return delay or Ingress().seconds, found
+        if abs(more) < ENOUGH:
+            break
+        delay = max(0.0, delay + more)
+        found = fit(rehearsals(recording, found.depth, delay), busy, tick)
+    return delay, found
 
 
 def _judged(

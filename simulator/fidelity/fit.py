@@ -20,10 +20,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 
-from kvroute.simulator.fidelity.measures import Times, misfit
+from kvroute.simulator.fidelity.measures import Times, misfit, percentile
 from kvroute.simulator.fidelity.recording import Timed
 from kvroute.simulator.fidelity.regression import Estimate, Prior, regress
 from kvroute.simulator.fidelity.rehearsal import (
@@ -35,6 +36,7 @@ from kvroute.simulator.fidelity.rehearsal import (
     Played,
     Rehearsal,
     Stretch,
+    seconds,
 )
 
 ROUNDS = 8
@@ -46,6 +48,8 @@ STILL = 0.98
 COARSE = (0.3, 0.1)
 FINE = (0.02, 0.007)
 """Relative corrections that are tried, the largest first."""
+WOKEN = 5
+"""Requests that must have found the engine idle, to tell what lies before it."""
 WELL = 0.01
 """A misfit that need not be bettered."""
 RESTARTS = ((1.0, 1.0), (1.0, 0.7), (1.0, 1.4), (0.9, 1.0), (1.1, 1.0))
@@ -79,6 +83,8 @@ class Evidence(msgspec.Struct, frozen=True):
     """The requests whose times may be used."""
     priors: Sequence[Prior]
     """Of c0..c5."""
+    woken: bool = True
+    """Whether to look at first tokens of requests that found the engine idle."""
 
 
 def fit(rehearsals: Sequence[Rehearsal], evidence: Evidence, tick: Tick = lambda: None) -> Fit:
@@ -117,20 +123,37 @@ def times(played: Played) -> Times:
     return Times(played.scheduled, played.first, played.last)
 
 
-def equations(stretches: Sequence[Stretch]) -> Iterator[tuple[Coefficients, float]]:
-    """(work, seconds) between one recorded step end and the next, without what idled in between."""
+class Equation(NamedTuple):
+    """What was done between one recorded step end and the next, and how long it took, idle times left out."""
+
+    work: Coefficients
+    seconds: float
+    woken: bool
+    """It begins with a request that found the engine idle: what lies before the engine is in it."""
+
+
+def equations(stretches: Sequence[Stretch]) -> Iterator[Equation]:
+    """One for each recorded step end."""
     a = b = c = d = e = f = 0.0
     since: float | None = None
+    woken = False
     for stretch in stretches:
         if stretch.idle or since is None:
             a = b = c = d = e = f = 0.0
-            since = stretch.start
+            since, woken = stretch.start, True
         work = stretch.work
         a, b, c, d, e, f = a + work[0], b + work[1], c + work[2], d + work[3], e + work[4], f + work[5]
         if stretch.observed:
-            yield (a, b, c, d, e, f), stretch.end - since
+            yield Equation((a, b, c, d, e, f), stretch.end - since, woken)
             a = b = c = d = e = f = 0.0
-            since = stretch.end
+            since, woken = stretch.end, False
+
+
+def before_engine(rehearsal: Rehearsal, evidence: Evidence, found: Fit) -> float | None:
+    """Seconds that requests which found the engine idle took beyond their steps: the median; None: too few did."""
+    rows = equations(rehearsal.play(found.step, _observed(evidence)).stretches)
+    beyond = [row.seconds - seconds(found.step, row.work) for row in rows if row.woken]
+    return percentile(beyond, 0.5) if len(beyond) >= WOKEN else None
 
 
 def _start(evidence: Evidence) -> Coefficients:
@@ -211,11 +234,13 @@ class _Trial:
 
     def _regressed(self, step: Coefficients, observed: Observed) -> Estimate | None:
         rows = list(equations(self.rehearsal.play(step, observed).stretches))
+        if not self.evidence.woken:
+            rows = [row for row in rows if not row.woken]
         self.tick()
         if len(rows) < 2:
             return None
-        weights = [1.0 / work[0] for work, _ in rows]
-        return regress([work for work, _ in rows], [seconds for _, seconds in rows], weights, self.evidence.priors)
+        weights = [1.0 / row.work[0] for row in rows]
+        return regress([row.work for row in rows], [row.seconds for row in rows], weights, self.evidence.priors)
 
 
 def _scaled(step: Coefficients, decode: float, prefill: float) -> Coefficients:

@@ -21,8 +21,8 @@ from kvroute.simulator.fidelity.recording import (
 )
 from kvroute.simulator.workloads.decisions import records
 
-LEAST = 16
-"""Requests of one replica that a step time can be read from."""
+MOST = 1000
+"""Requests of one replica that tell enough."""
 
 
 def is_decision_log(path: Path) -> bool:
@@ -34,7 +34,7 @@ def is_decision_log(path: Path) -> bool:
         raise FidelityError(f"{path}: {error.strerror}") from error
 
 
-def read_log(path: Path, limits: Limits, *, told: bool, ahead: bool | None) -> list[Recording]:
+def read_log(path: Path, limits: Limits, *, told: bool, ahead: bool | None, most: int = MOST) -> list[Recording]:
     """The log, a recording for each replica, the one with the most requests first.
 
     Args:
@@ -42,15 +42,16 @@ def read_log(path: Path, limits: Limits, *, told: bool, ahead: bool | None) -> l
         limits: the engine's.
         told: whether `limits.blocks` is known.
         ahead: whether the engine schedules ahead; None: unknown.
+        most: requests of each replica that are looked at, the first ones.
 
     Raises:
         SimulatorError: file, line, reason.
     """
     if is_decision_log(path):
-        return _of_router(path, limits, told, ahead)
+        return [_cut(one, most) for one in _of_router(path, limits, told, ahead)]
     if (path.parent / "meta.json").is_file() and path.name == "requests.jsonl":
         found = read(path.parent, path.parent)
-        return [found if ahead is None else msgspec.structs.replace(found, ahead=ahead)]
+        return [_cut(found if ahead is None else msgspec.structs.replace(found, ahead=ahead), most)]
     lines = [line for _, line in read_lines(path)]
     kept = [line for line in lines if line.first_token_ts is not None and line.last_token_ts is not None]
     notes = [f"{len(lines) - len(kept)} requests without first or last token are left out"] * (len(kept) < len(lines))
@@ -61,7 +62,21 @@ def read_log(path: Path, limits: Limits, *, told: bool, ahead: bool | None) -> l
         found = msgspec.structs.replace(found, cached=[line.cached_toks or 0 for line in ordered])
     else:
         notes.append("no cached_toks in the log: every prompt is taken to have been computed whole")
-    return [msgspec.structs.replace(found, one_clock=one_clock(kept))]
+    return [_cut(msgspec.structs.replace(found, one_clock=one_clock(kept)), most)]
+
+
+def _cut(found: Recording, most: int) -> Recording:
+    """Its first requests."""
+    count = len(found.requests)
+    if count <= most:
+        return found
+    return msgspec.structs.replace(
+        found,
+        requests=found.requests[:most],
+        asked=found.asked[:most],
+        cached=None if found.cached is None else found.cached[:most],
+        notes=[*found.notes, f"the first {most} of {count} requests are looked at"],
+    )
 
 
 def _of_router(path: Path, limits: Limits, told: bool, ahead: bool | None) -> list[Recording]:

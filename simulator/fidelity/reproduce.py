@@ -128,6 +128,15 @@ def _trial(recording: Recording, split: Split, source: Recording, mixed: bool, t
     )
 
 
+def formula(*, mixed: bool) -> str:
+    """The step time in words."""
+    text = (
+        "step seconds = c0 + c1*batch + c2*kv_tokens_read_by_decodes + c3*prefill_tokens"
+        " + c4*sum(n*(ctx + n/2)) over prefill chunks of n tokens behind ctx"
+    )
+    return text + (" + c5*kv_tokens_read_by_decodes in steps that also prefill" if mixed else "")
+
+
 def coefficients(found: Fit) -> dict[str, Coefficient]:
     """c0..c5 of a fit with their standard errors."""
     return {

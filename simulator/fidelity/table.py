@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -39,11 +40,13 @@ def _table(result: Result) -> Table:
     table = Table(
         title=f"{result.name}: {result.requests} requests, {result.model}, TP {result.tensor_parallel}",
         title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
-    table.add_column("measure")
+    table.add_column("measure", no_wrap=True)
     table.add_column("real", justify="right")
     for trial in result.trials:
-        table.add_column(trial.split, justify="right")
+        table.add_column(trial.split, justify="right", overflow="fold")
     table.add_column("goal", justify="right")
     table.add_column("")
     for name, worst in result.metrics.items():
