@@ -37,8 +37,8 @@ from kvroute.simulator.workloads.contract import Job, Workload
 
 WATCH_EVERY = 16
 """Of so many decisions one is timed."""
-REPORT_EVERY = 512
-"""Requests between two reports of progress."""
+REPORT_EVERY = 2048
+"""Events between two reports of progress: some hundredths of a second."""
 _INF = math.inf
 
 Progress: TypeAlias = Callable[[int, float], None]
@@ -119,7 +119,7 @@ class Run:
         lines = {reply: deque[tuple[float, Milestone]]() for reply in sorted(set(replies))}
         queues = list(lines.values())
         wanted, due = engines.wanted, timers.due
-        told = 0
+        turns = 0
         while True:
             at = coming.at if coming is not None else _INF
             timer = due[0][0] if due else _INF
@@ -158,10 +158,11 @@ class Run:
                 assert coming is not None
                 self._arrive(now, coming)
                 coming = next(jobs, None)
-            if self._done - told >= REPORT_EVERY:
-                told = self._done
+            turns += 1
+            if turns == REPORT_EVERY:
+                turns = 0
                 if progress is not None:
-                    progress(told, now)
+                    progress(self._done, now)
                 if stop is not None and stop():
                     break
 
