@@ -1,0 +1,63 @@
+"""A capacity that a run does not tell is found from what it shows, or taken as ample and said to be."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from kvroute.simulator.engine.limits import Limits
+from kvroute.simulator.engine.sequence import EngineRequest
+from kvroute.simulator.fidelity.capacity import capacity
+from kvroute.simulator.fidelity.recording import Recording, Tick
+from kvroute.simulator.fidelity.rehearsal import Rehearsal
+from tests.simulator.fidelity.recorded import TRUTH, timed
+
+TIGHT = Limits(blocks=400, max_num_seqs=32, max_num_batched_tokens=1024)
+
+
+def untold(*, shown: bool) -> Recording:
+    """A run that lacked room, with a tick a second."""
+    asked = [EngineRequest(f"r-{i}", 300 + 7 * i, 500 + 11 * i) for i in range(40)]
+    rehearsal = Rehearsal(asked, [0.1 * i for i in range(40)], TIGHT)
+    run = rehearsal.play(TRUTH)
+    stamps = timed(rehearsal, run)
+    ticks = []
+    for second in range(1, int(max(run.last))):
+        here = next((one for one in run.stretches if one.start <= second < one.end), None)
+        held = 0.0
+        if here is not None and shown:
+            steps = here.work[0]
+            held = min(1.0, here.work[2] / steps / (399 * 16))
+        prefilled = sum(one.work[3] for one in run.stretches if second - 1 <= one.end < second)
+        running, waiting = (here.running, here.waiting) if here else (0, 0)
+        ticks.append(Tick(float(second), float(prefilled), float(running), float(waiting), held))
+    limits = msgspec.structs.replace(TIGHT, blocks=0)
+    return Recording("r", "G", "m", 1, limits, False, True, stamps, list(rehearsal.requests), ticks, {}, [])
+
+
+def test_told_is_told() -> None:
+    """num_gpu_blocks is taken as it is."""
+    run = msgspec.structs.replace(untold(shown=True), blocks_told=True, limits=TIGHT)
+    assert capacity(run).limits == TIGHT
+
+
+def test_the_engines_own_share_tells() -> None:
+    """Tokens running over share in use is the whole, within 10 %."""
+    found = capacity(untold(shown=True))
+    assert "kv_cache_pct" in found.source
+    assert found.limits.blocks == pytest.approx(400, rel=0.1)
+
+
+def test_waiting_for_room_tells() -> None:
+    """Without that share, the tokens that ran while others waited for room are the whole, within 10 %."""
+    found = capacity(untold(shown=False))
+    assert "waited for room" in found.source
+    assert found.limits.blocks == pytest.approx(400, rel=0.1)
+
+
+def test_otherwise_it_is_ample() -> None:
+    """Nobody waited for room: it holds everything, and says that it is assumed."""
+    run = untold(shown=False)
+    found = capacity(msgspec.structs.replace(run, ticks=[]))
+    assert "ample" in found.source
+    assert found.limits.blocks * 16 >= sum(one.prompt_tokens + one.output_tokens for one in run.requests)
