@@ -46,7 +46,7 @@ SECONDS = Number(min=0.0, max=1e9)
 COUNT = click.IntRange(min=1)
 
 
-class Whole(click.ParamType):
+class Whole(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """A whole number above 0; 250k and 1m work."""
 
     name = "number"

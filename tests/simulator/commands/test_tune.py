@@ -13,6 +13,7 @@ from kvroute.router.cli import main
 from kvroute.router.config import load
 from kvroute.scorers.plugins import PolicySpec, load_policy
 from kvroute.simulator.commands import tune
+from kvroute.simulator.search import weights
 from kvroute.simulator.search.weights import PLAIN, Held, Task, Weights
 
 SMALL = [
@@ -30,7 +31,7 @@ def judged(monkeypatch: pytest.MonkeyPatch, verdict: str, relative: float) -> No
         assert found == FOUND
         return verdict, relative, []
 
-    monkeypatch.setattr(tune.Tuner, "best", lambda self: FOUND)
+    monkeypatch.setattr(weights.Tuner, "best", lambda self: FOUND)
     monkeypatch.setattr(tune, "judge", judge)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -22,7 +23,7 @@ RATES = from_rates(prefill_rate=1000.0, decode_rate=10.0)
 
 
 def _engine(**limits: int) -> Engine:
-    return Engine(Limits(**({"blocks": 1000, "block_size": 4} | limits)), RATES)
+    return Engine(msgspec.convert({"blocks": 1000, "block_size": 4} | limits, Limits), RATES)
 
 
 def _request(name: str, prompt: int, output: int = 1, content: int | None = None) -> EngineRequest:

@@ -75,9 +75,8 @@ def test_the_cheapest_by_price_and_by_what_it_takes() -> None:
     never = planner(lambda case: False).fewest(VARIANT, 8)
     assert cheapest([never]) is None
     assert never.replicas is None
-    slow, fast = (
-        planner(lambda case, most=most: (case.source.rate or 0) <= most).greatest(VARIANT, 2) for most in (5, 9)
-    )  # type: ignore[misc]
+    slow = planner(lambda case: (case.source.rate or 0) <= 5).greatest(VARIANT, 2)
+    fast = planner(lambda case: (case.source.rate or 0) <= 9).greatest(VARIANT, 2)
     assert cheapest([slow, msgspec.structs.replace(fast, variant="fast")]) == "2 x fast"
 
 
