@@ -21,7 +21,7 @@ def run(*args: object) -> Result:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of one run."""
     root = tmp_path_factory.mktemp("runs")
-    write_run(root, timed(*played(count=40), noise=0.0005))
+    write_run(root, timed(*played(count=24), noise=0.0005))
     return root
 
 
@@ -35,7 +35,7 @@ def test_json_explains_itself(runs: Path, tmp_path: Path) -> None:
     assert told["goals"]["e2e_mean"] == 0.05
     assert "c5" in told["formula"]
     (one,) = told["runs"]
-    assert (one["name"], one["requests"], one["met"]) == ("GPU/Model-1B", 40, True)
+    assert (one["name"], one["requests"], one["met"]) == ("GPU/Model-1B", 24, True)
     assert {"real", "simulated", "error", "goal", "met"} == set(one["metrics"]["ttft_mean"])
     assert set(one["coefficients"]["c0"]) == {"value", "error"}
     assert len(one["trials"]) == 4

@@ -12,7 +12,7 @@ from kvroute.simulator.fidelity.reproduce import rehearsals
 from kvroute.simulator.fidelity.splits import splits
 from tests.simulator.fidelity.recorded import REAL
 
-RUNS = ["RTX4090/Llama-3.1-8B", "RTXPRO6000/Llama-3.1-8B", "RTXPRO6000/Qwen3-32B"]
+RUNS = ["RTX4090/Llama-3.1-8B", "RTXPRO6000/Qwen3-32B"]
 
 
 @pytest.mark.parametrize("name", RUNS)
