@@ -13,7 +13,7 @@ from kvroute.router.core.canary import Canary, Hint
 from kvroute.router.core.decide import Deciding
 from kvroute.router.core.decided import VERSION
 from kvroute.router.core.decided import Reading as ReadingLine
-from kvroute.router.core.outside import Outside
+from kvroute.router.core.outside import MEAN_MISS_TOKENS, Outside
 from kvroute.router.core.replica import Replica, Spec, State
 from kvroute.router.core.trust import Trust
 from kvroute.router.dataplane.contract import Endpoint
@@ -88,7 +88,7 @@ class Membership:
         """Where it is written what became of the fleet, if anywhere."""
         self.left: Callable[[str], None] = metrics.forget
         """Called with the name of each replica that has left."""
-        self.mean_miss_tokens = 256.0
+        self.mean_miss_tokens = MEAN_MISS_TOKENS
         """Moving mean of uncached prompt tokens of our own requests."""
 
     def __iter__(self) -> Iterator[tuple[Member, Replica]]:

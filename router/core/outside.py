@@ -9,6 +9,8 @@ from kvroute.router.core.fleet import Fleet
 from kvroute.router.core.replica import Replica
 from kvroute.scorers.contract import Column
 
+MEAN_MISS_TOKENS = 256.0
+"""Mean uncached prompt tokens of our own requests, until there were any."""
 READINGS = 3
 """Scrapes that must agree: one reading alone races with requests on the wire, the least of three does not."""
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
+from kvroute.router.core.outside import READINGS
 from kvroute.simulator.engine.contract import Changed, Replica
 from kvroute.simulator.engine.step import Change
 from kvroute.simulator.runs.router import Router
@@ -70,19 +70,31 @@ class Sharing:
 
 
 class Scrapes:
-    """Readings of every replica's metrics. One router alone knows from its ledger all that they would show."""
+    """Readings of every replica's metrics, by all routers at once."""
 
     def __init__(self, routers: Sequence[Router], engines: Sequence[Replica], lateness: Lateness) -> None:
         self._routers = routers
         self._engines = engines
-        self._seconds = lateness.scrape_seconds
-        blind = lateness.routers > 1 and lateness.share_seconds is None
-        self.next = self._seconds if blind else math.inf
+        self._every = lateness.scrape_seconds
+        self._prefill = [0.0] * len(engines)
+        self._computed = [0] * len(engines)
+        self._quiet = 0
+        self.next = 0.5 * self._every
         """When the next is due [s]."""
 
-    def take(self) -> None:
-        """All replicas are read by all routers."""
-        self.next += self._seconds
-        for row, engine in enumerate(self._engines):
-            for router in self._routers:
-                router.scraped(row, engine.running, engine.waiting)
+    def finished(self, row: int, seconds: float, tokens: int) -> None:
+        """A request has ended there whose prefill took so long, for so many prompt tokens that were not cached."""
+        self._prefill[row] += seconds
+        self._computed[row] += tokens
+        self._quiet = 0
+
+    def take(self, now: float) -> None:
+        """All readings due by `now`. Nothing has happened since the first of them."""
+        while self.next <= now:
+            self.next += self._every
+            for row, engine in enumerate(self._engines):
+                for router in self._routers:
+                    router.scraped(row, engine.running, engine.waiting, self._prefill[row], self._computed[row])
+            self._quiet += 1
+            if self._quiet > READINGS:  # more of the same would change nothing
+                self.next += (now - self.next) // self._every * self._every if now > self.next else 0.0

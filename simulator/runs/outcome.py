@@ -27,7 +27,7 @@ class Requests:
         self.scheduled = array("d")
         """When the engine first ran it."""
         self.first = array("d")
-        """When the client had its first token."""
+        """When the client had its first token; NaN: with the last, for it was not streamed."""
         self.ended = array("d")
         """When the client had its last token."""
         self.predicted = array("d")

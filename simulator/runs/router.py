@@ -14,7 +14,7 @@ from kvroute.router.core.decide import Deciding, Decision, Reason
 from kvroute.router.core.fleet import Fleet
 from kvroute.router.core.index import Index
 from kvroute.router.core.ledger import Lease
-from kvroute.router.core.outside import Outside
+from kvroute.router.core.outside import MEAN_MISS_TOKENS, Outside
 from kvroute.router.core.replica import Replica, Spec, State
 from kvroute.router.core.sources import Source
 from kvroute.scorers.contract import Column, Policy, Request
@@ -52,8 +52,10 @@ class Router:
             if kind.limits.max_loras:
                 fleet.set_resident(replica, frozenset())
                 fleet.write(replica, Column.ADAPTER_SECONDS, kind.limits.adapter_seconds)
+        self._sums = [(0.0, 0)] * len(specs)
+        """Prefill seconds and computed tokens at the last reading."""
         self._outside = Outside(fleet)
-        self._mean_miss = 0.0
+        self._mean_miss = MEAN_MISS_TOKENS
 
     def exact(self, key_tokens: int) -> None:
         """From here on KV events tell what the replicas hold, one block a key."""
@@ -117,9 +119,13 @@ class Router:
         if stored:
             self.deciding.stored(replica, stored, now)
 
-    def scraped(self, row: int, running: int, waiting: int) -> None:
-        """A reading of a replica's metrics."""
-        self._outside.read(self.replicas[row], float(running), float(waiting), self._mean_miss)
+    def scraped(self, row: int, running: int, waiting: int, seconds: float, tokens: int) -> None:
+        """A reading of a replica's metrics: `seconds` of prefill and `tokens` computed in them since its start."""
+        replica = self.replicas[row]
+        seconds_before, tokens_before = self._sums[row]
+        self._sums[row] = (seconds, tokens)
+        self.deciding.estimate.engine_sums(replica, seconds - seconds_before, tokens - tokens_before)
+        self._outside.read(replica, float(running), float(waiting), self._mean_miss)
 
     # --- what other routers tell ---
 

@@ -105,7 +105,7 @@ class Run:
         self._bound = Bound(workload.key_tokens)
         self._reusable = 0
         self._done = self._refused = self._followed = 0
-        self._now = 0.0
+        self._now = self._ended = 0.0
         self._decision_seconds = 0.0
 
     # --- the loop ---
@@ -137,8 +137,8 @@ class Run:
                 now = at
             if now == _INF:
                 break
-            while scrapes.next <= now:
-                scrapes.take()
+            if scrapes.next <= now:
+                scrapes.take(now)
             if now >= sampling.next:
                 sampling.take(now)
             self._now = now
@@ -233,9 +233,9 @@ class Run:
         elif milestone[2]:
             self._end(opened, sequence, now)
         else:
-            self._requests.first[opened.row] = now
-            if not opened.job.request.stream:  # the client has it with the last; nobody on the way sees it
+            if not opened.job.request.stream:  # it comes with the last one; nobody sees it
                 return
+            self._requests.first[opened.row] = now
             if pair is None:
                 opened.router.first_output(opened.decision, now)
             else:
@@ -245,20 +245,28 @@ class Run:
 
     def _end(self, opened: Open, sequence: Sequence, now: float) -> None:
         requests, row, job = self._requests, opened.row, opened.job
-        requests.ended[row] = now
+        requests.ended[row] = self._ended = now
         if opened.pair is None:
             requests.scheduled[row] = sequence.scheduled
             requests.cached[row] = sequence.cached_tokens
+            self._prefilled(opened.decision.replica.row, sequence)
         requests.preemptions[row] += sequence.preemptions
         self._settle(opened, now, job.output_tokens, sequence.cached_tokens)
         self._done += 1
         self._follow(job, now)
 
+    def _prefilled(self, row: int, sequence: Sequence) -> None:
+        computed = sequence.request.prompt_tokens - sequence.cached_tokens
+        self._scrapes.finished(row, sequence.first_output - sequence.scheduled, computed)
+
     def _settle(self, opened: Open, now: float, output: int, cached: int) -> None:
         """It is over at the replica that was to answer; `output` 0: it was refused."""
         request, router, pair = opened.job.request, opened.router, opened.pair
         if pair is not None:
-            router.deciding.others.settle(pair.decode, now, completed=output > 0, output_tokens=output)
+            deciding = router.deciding
+            deciding.others.settle(pair.decode, now, completed=output > 0, output_tokens=output)
+            if output:
+                deciding.estimate.output(pair.decode.replica, output)
             router.deciding.settle(pair.request, pair.prefill, now, completed=False)  # unless it was before
         elif output:
             router.answered(request, opened.decision, cached, output, now)
@@ -276,6 +284,7 @@ class Run:
         requests.scheduled[row] = sequence.scheduled
         requests.cached[row] = sequence.cached_tokens
         requests.preemptions[row] = sequence.preemptions
+        self._prefilled(pair.source, sequence)
         opened.router.answered(pair.request, pair.prefill, sequence.cached_tokens, 0, now)
         there = self._there(now, pair.row, opened.job.request)
         arrived = self._links.send(pair.source, pair.row, pair.tokens, there)
@@ -291,6 +300,7 @@ class Run:
     def _fetched(self, now: float, pair: Pair, sequence: Sequence) -> None:
         """The prefill replica need not keep the KV any longer."""
         self._engines.release(pair.source, sequence, now)
+        pair.sequence = None  # it refers to what refers to the pair
 
     def _follow(self, job: Job, now: float) -> None:
         for next_job in self._workload.after(job, now):
@@ -323,7 +333,7 @@ class Run:
             refused=self._refused,
             unfinished=len(requests) - self._done,
             followed=self._followed,
-            seconds=self._now,
+            seconds=self._ended,
             decision_seconds=self._decision_seconds,
             cpu_seconds=cpu_seconds,
         )

@@ -35,7 +35,7 @@ from kvroute.simulator.runs.underway import keys_of
 from kvroute.simulator.workloads.contract import Job, Workload
 
 PATH = b"/v1/completions"
-ENGINE, ANSWER, TIMER, ARRIVAL = range(4)
+SCRAPE, ENGINE, ANSWER, TIMER, ARRIVAL = range(5)
 """Who comes first at equal times."""
 
 
@@ -46,7 +46,7 @@ class Pick(NamedTuple):
     hit_tokens: float
     best_hit_tokens: float
     predicted_ttft: float
-    first: float
+    first: float | None
     ended: float
 
 
@@ -90,9 +90,11 @@ class LiveLoop:
     """Traffic, exchanges, observer and membership of the live router; bytes in, reports of the data plane in; time and
     engines are simulated."""
 
-    def __init__(self, workload: Workload, scenario: Scenario, *, scrapes: bool = False) -> None:
-        """`scrapes`: its engines' metrics are read as often as the scenario says."""
-        self._scrape_seconds = scenario.lateness.scrape_seconds if scrapes else None
+    def __init__(self, workload: Workload, scenario: Scenario) -> None:
+        """Its engines' metrics are read as often as the scenario says."""
+        self._scrape_seconds = scenario.lateness.scrape_seconds
+        self._prefill: dict[str, float] = {}
+        self._computed: dict[str, float] = {}
         fleet = Fleet(rows=len(scenario.replicas))
         self.deciding = Deciding(fleet, Index(), load_policy(scenario.policy), np.random.default_rng(scenario.seed))
         self.now = 0.0
@@ -134,8 +136,8 @@ class LiveLoop:
         """Every job's pick."""
         for job in self._workload.arrivals():
             self._at(job.at, ARRIVAL, lambda job=job: self._arrive(job))  # type: ignore[misc]
-        if self._scrape_seconds is not None:
-            self._at(0.5 * self._scrape_seconds, TIMER, self._scrape)
+        self._scrape()
+        self._at(0.5 * self._scrape_seconds, SCRAPE, self._scrape)
         while self._due:
             self.now, _, _, act = heapq.heappop(self._due)
             act()
@@ -150,10 +152,13 @@ class LiveLoop:
         for name, engine in self._engines.items():
             limits = self._kinds[name].limits
             capacity = float(limits.blocks * limits.block_size)
-            reading = Reading(running=engine.running, waiting=engine.waiting, capacity_tokens=capacity)
+            reading = Reading(
+                running=engine.running, waiting=engine.waiting, capacity_tokens=capacity,
+                prefill_seconds=self._prefill.get(name, 0.0), computed_tokens=self._computed.get(name, 0.0),
+            )  # fmt: skip
             self._membership.scraped(Endpoint(name, 8000), [reading], self.now)
-        if self._due and self._scrape_seconds is not None:
-            self._at(self.now + self._scrape_seconds, TIMER, self._scrape)
+        if self._due and self.now:
+            self._at(self.now + self._scrape_seconds, SCRAPE, self._scrape)
 
     def _arrive(self, job: Job) -> None:
         """The client's bytes are in."""
@@ -198,8 +203,8 @@ class LiveLoop:
         job = self._lens.jobs[name]
         streaming = job.request.stream
         if not milestone.finished:
-            self._first[name] = self.now
             if streaming:
+                self._first[name] = self.now
                 exchange.replied(200, True, self.now)
                 exchange.first_output(self.now)
             return
@@ -212,9 +217,13 @@ class LiveLoop:
         exchange.tail(b'{"usage":' + orjson.dumps(told) + b"}", streaming)
         exchange.settle(Outcome.COMPLETED, self.now)
         decision = exchange.decision
+        where = decision.replica.name
+        self._prefill[where] = self._prefill.get(where, 0.0) + (sequence.first_output - sequence.scheduled)
+        computed = sequence.request.prompt_tokens - sequence.cached_tokens
+        self._computed[where] = self._computed.get(where, 0.0) + computed
         self.picks[name] = Pick(
             decision.replica.name, decision.hit_tokens, decision.best_hit_tokens, decision.predicted_ttft,
-            self._first[name], self.now,
+            self._first.get(name), self.now,
         )  # fmt: skip
         for follower in self._workload.after(job, self.now):
             self._at(follower.at, TIMER, lambda follower=follower: self._arrive(follower))  # type: ignore[misc]
