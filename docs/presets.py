@@ -17,9 +17,10 @@ of `batch` sequences takes
 
     c0 + c1*batch + c2*kv_tokens + c3*prefill_tokens + c4*sum(n*(ctx + n/2))    seconds,
 
-`kv_tokens` being what the decodes read, `n` the tokens of a prefill chunk behind `ctx` computed ones. `--preset` and
-`--replicas` take one of the names below, the path of a file that holds a kind, or a roofline. `kvroute calibrate` fits
-a kind to your own logs, which is worth more than any of these.
+`kv_tokens` being what the decodes read, `n` the tokens of a prefill chunk behind `ctx` computed ones; and
+`c5*kv_tokens` more where it prefills, which is 0 in all presets below: only `kvroute calibrate` finds it. `--preset`
+and `--replicas` take one of the names below, the path of a file that holds a kind, or a roofline. `kvroute calibrate`
+fits a kind to your own logs, which is worth more than any of these.
 
 ```
 kvroute simulate -w chat --replicas 8                                          # of the default
@@ -106,7 +107,7 @@ A kind, in YAML or JSON; what it does not say is the default's:
 
 ```yaml
 name: mine
-step: {{c0: 0.009, c1: 4.0e-5, c2: 3.0e-8, c3: 3.5e-5, c4: 1.0e-9}}
+step: {{c0: 0.009, c1: 4.0e-5, c2: 3.0e-8, c3: 3.5e-5, c4: 1.0e-9, c5: 0.0}}
 limits: {{blocks: 20000, block_size: 16, max_num_seqs: 256, max_num_batched_tokens: 8192}}
 ingress: {{seconds: 0.004, per_token: 1.0e-6, reply: 0.01}}
 role: both                       # or prefill, decode

@@ -13,7 +13,8 @@ Extra: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=60)]
 
 
 class StepTime(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Seconds of one engine step: c0 + c1*batch + c2*kv_tokens + c3*prefill_tokens + c4*sum(n*(ctx + n/2)).
+    """Seconds of one engine step: c0 + c1*batch + c2*kv_tokens + c3*prefill_tokens + c4*sum(n*(ctx + n/2)), and
+    c5*kv_tokens more in a step that also prefills.
 
     The default is an 8B model on an H100. Live replicas need no better: a learned factor per replica multiplies it.
     """
@@ -28,6 +29,8 @@ class StepTime(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Seconds per prefill token."""
     c4: Extra = 1e-9
     """Seconds per (token x token) of attention."""
+    c5: Extra = 0.0
+    """Seconds more per KV token read by decodes, in a step that also prefills."""
     budget: Annotated[int, msgspec.Meta(gt=0)] = 2048
     """`max_num_batched_tokens`."""
 
@@ -36,7 +39,7 @@ class StepTime(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         chunk = self.budget - decoding
         if chunk < 1.0:
             chunk = 1.0
-        return self.c3 + (self.c0 + self.c1 * (decoding + 1.0) + self.c2 * kv_tokens) / chunk
+        return self.c3 + (self.c0 + self.c1 * (decoding + 1.0) + (self.c2 + self.c5) * kv_tokens) / chunk
 
     def decode_step(self, decoding: float, kv_tokens: float) -> float:
         """Seconds of a step that only decodes."""

@@ -18,6 +18,7 @@ from kvroute.simulator.engine.gaps import Gaps
 from kvroute.simulator.engine.limits import Limits
 from kvroute.simulator.engine.runner import Runner
 from kvroute.simulator.engine.sequence import EngineRequest, Phase, Sequence
+from kvroute.simulator.engine.steptime import step_seconds
 from kvroute.simulator.engine.totals import Totals
 
 
@@ -338,14 +339,8 @@ class ClosedForm:
             else:
                 prefill += count
                 attention += count * (computed + 0.5 * count)
-        self._first = (
-            model.c0
-            + model.c1 * (self._decodes.count + len(batch.prefill))
-            + model.c2 * kv_tokens
-            + model.c3 * prefill
-            + model.c4 * attention
-            + batch.adapter_seconds
-        )
+        sequences = self._decodes.count + len(batch.prefill)
+        self._first = step_seconds(model, sequences, kv_tokens, prefill, attention) + batch.adapter_seconds
         self._slope = 0.0
         self._count = 1
         self._reserved = 1

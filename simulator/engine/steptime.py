@@ -6,7 +6,8 @@ from kvroute.router.core.steptime import StepTime
 
 
 def step_seconds(model: StepTime, batch: int, kv_tokens: float, prefill_tokens: float, attention: float) -> float:
-    """Seconds of one step.
+    """Seconds of one step: c0 + c1*batch + c2*kv_tokens + c3*prefill_tokens + c4*attention, and c5*kv_tokens where it
+    prefills: decodes read their KV more slowly next to a prefill.
 
     Args:
         model: the coefficients.
@@ -15,7 +16,8 @@ def step_seconds(model: StepTime, batch: int, kv_tokens: float, prefill_tokens: 
         prefill_tokens: prompt tokens it computes [tokens].
         attention: sum of n*(ctx + n/2) over its prefill chunks of n tokens behind ctx computed ones [tokens^2].
     """
-    return model.c0 + model.c1 * batch + model.c2 * kv_tokens + model.c3 * prefill_tokens + model.c4 * attention
+    read = model.c2 + model.c5 if prefill_tokens else model.c2
+    return model.c0 + model.c1 * batch + read * kv_tokens + model.c3 * prefill_tokens + model.c4 * attention
 
 
 def from_rates(prefill_rate: float, decode_rate: float, *, budget: int = 2048) -> StepTime:

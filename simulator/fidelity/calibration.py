@@ -1,4 +1,4 @@
-"""A kind of replica from a log: c0..c4, what lies between engine and client, and how far to trust them."""
+"""A kind of replica from a log: c0..c5, what lies between engine and client, and how far to trust them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kvroute.simulator.fidelity.measures import Measure, compare, worst
 from kvroute.simulator.fidelity.priors import priors
 from kvroute.simulator.fidelity.recording import FidelityError, Recording
 from kvroute.simulator.fidelity.regression import Prior
-from kvroute.simulator.fidelity.reproduce import Coefficient, coefficients, rehearsals
+from kvroute.simulator.fidelity.reproduce import NAMES, Coefficient, coefficients, rehearsals
 from kvroute.simulator.fidelity.splits import splits
 from kvroute.simulator.latency.kind import Ingress, Kind
 
@@ -80,16 +80,12 @@ def calibrate(recordings: Sequence[Recording], name: str, tick: Callable[[], Non
     metrics = worst([trial.metrics for trial in trials])
     told = {
         key: error < prior.error and error < max(value, 1e-12)
-        for key, value, error, prior in zip(
-            ("c0", "c1", "c2", "c3", "c4"), found.step, found.errors, thought, strict=False
-        )
+        for key, value, error, prior in zip(NAMES, found.step, found.errors, thought, strict=True)
     }
-    given = coefficients(found)
-    del given["c5"]
     return Calibration(
         recording.name,
         count,
-        given,
+        coefficients(found),
         told,
         found.depth > 1,
         found.intervals,
@@ -103,8 +99,8 @@ def calibrate(recordings: Sequence[Recording], name: str, tick: Callable[[], Non
 
 
 def thoughts(recording: Recording) -> list[Prior]:
-    """Priors of c0..c5 where all must come from the log: c2 has one as well, and c5 is 0, for kinds have none."""
-    c0, c1, _, c3, c4, c5 = priors(recording, mixed=False)
+    """Priors of c0..c5 where all must come from the log: c2 has one as well."""
+    c0, c1, _, c3, c4, c5 = priors(recording)
     return [c0, c1, USUAL, c3, c4, c5]
 
 
@@ -143,13 +139,13 @@ def _judged(
 def _kind(recording: Recording, found: Fit, delay: float, name: str, metrics: dict[str, Measure]) -> Kind:
     """What `kvroute simulate --preset FILE` takes."""
     limits = capacity(recording).limits
-    c0, c1, c2, c3, c4, _ = found.step
+    c0, c1, c2, c3, c4, c5 = map(_short, found.step)
     scores = ", ".join(
         f"{key} {metrics[key].error:+.1%}" for key in ("ttft_mean", "tpot_mean", "e2e_mean") if key in metrics
     )
     return Kind(
         name=name,
-        step=StepTime(_short(c0), _short(c1), _short(c2), _short(c3), _short(c4), budget=limits.max_num_batched_tokens),
+        step=StepTime(c0, c1, c2, c3, c4, c5, budget=limits.max_num_batched_tokens),
         limits=limits,
         ingress=Ingress(_short(_ingress(recording, found, delay)), 0.0, 0.0),
         source=f"fitted to {len(recording.requests)} requests of {recording.name}; held out: {scores}",

@@ -15,7 +15,7 @@ from kvroute.scorers.plugins import PolicySpec, ScorerSpec
 
 ONE = ["http://127.0.0.1:8000"]
 FLOATS = [key for key, _ in _numbers(Config()) if key.startswith(("watch.", "step."))]
-MAY_BE_ZERO = {"watch.health.limits.probation", "step.c1", "step.c2", "step.c4"}
+MAY_BE_ZERO = {"watch.health.limits.probation", "step.c1", "step.c2", "step.c4", "step.c5"}
 
 
 def test_one_backend_is_enough() -> None:

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from kvroute.router.cli import main
 from kvroute.simulator.latency.presets import load
-from tests.simulator.fidelity.recorded import LIMITS, PLAIN, lines, played, timed, write_lines
+from tests.simulator.fidelity.recorded import LIMITS, PLAIN, TRUTH, lines, played, timed, write_lines
 
 GIVEN = ["--max-num-seqs", LIMITS.max_num_seqs, "--max-num-batched-tokens", LIMITS.max_num_batched_tokens]
 
@@ -24,7 +24,7 @@ def run(*args: object) -> Result:
 def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A log of an engine with known coefficients."""
     path = tmp_path_factory.mktemp("logs") / "engine.jsonl"
-    return write_lines(path, lines(timed(*played(PLAIN, depth=1, count=60))))
+    return write_lines(path, lines(timed(*played(TRUTH, depth=1, count=60))))
 
 
 def test_a_kind_comes_out(log: Path, tmp_path: Path) -> None:
@@ -35,8 +35,9 @@ def test_a_kind_comes_out(log: Path, tmp_path: Path) -> None:
     kind = load(kind_path)
     assert kind.name == "mine"
     assert kind.limits == LIMITS
-    assert kind.step.c0 == pytest.approx(PLAIN[0], rel=0.05)
-    assert kind.step.c3 == pytest.approx(PLAIN[3], rel=0.05)
+    assert kind.step.c0 == pytest.approx(TRUTH[0], rel=0.05)
+    assert kind.step.c3 == pytest.approx(TRUTH[3], rel=0.05)
+    assert kind.step.c5 == pytest.approx(TRUTH[5], rel=0.3)
     told = json.loads(out.read_bytes())["calibration"]
     assert told["met"]
     assert len(told["held_out"]) == 2

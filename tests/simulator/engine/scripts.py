@@ -13,7 +13,7 @@ from kvroute.simulator.engine.limits import Limits
 from kvroute.simulator.engine.sequence import EngineRequest, Phase, Sequence
 from kvroute.simulator.engine.step import Removed, Stored
 
-STEP = StepTime(c0=1 / 64, c1=2**-12, c2=2**-16, c3=2**-12, c4=2**-24)
+STEP = StepTime(c0=1 / 64, c1=2**-12, c2=2**-16, c3=2**-12, c4=2**-24, c5=2**-17)
 """Powers of two: sums are exact, so that two ways to add them up agree on what comes first."""
 
 _WAITS = st.sampled_from([0.0, 0.0, 1 / 128, 1 / 64, 5 / 256, 0.1, 0.3])

@@ -43,8 +43,13 @@ def _drain(engine: Engine) -> list[Step]:
 
 def test_the_formula_of_a_step() -> None:
     """Each coefficient weighs its own quantity."""
-    model = StepTime(c0=1.0, c1=10.0, c2=100.0, c3=1000.0, c4=10000.0)
-    assert step_seconds(model, 2, 3, 4, 5) == 1 + 20 + 300 + 4000 + 50000
+    model = StepTime(c0=1.0, c1=10.0, c2=100.0, c3=1000.0, c4=10000.0, c5=100000.0)
+    assert step_seconds(model, 2, 3, 4, 5) == 1 + 20 + 300 + 4000 + 50000 + 300000
+
+
+def test_decodes_alone_do_not_pay_for_prefills() -> None:
+    """c5 is of steps that also prefill."""
+    assert step_seconds(StepTime(c0=1.0, c1=10.0, c2=100.0, c5=100000.0), 2, 3, 0, 0.0) == 1 + 20 + 300
 
 
 def test_prefill_then_one_token_a_step() -> None:

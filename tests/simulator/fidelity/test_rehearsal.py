@@ -13,12 +13,12 @@ from kvroute.simulator.engine.limits import Limits
 from kvroute.simulator.engine.sequence import EngineRequest
 from kvroute.simulator.engine.stepwise import Engine
 from kvroute.simulator.fidelity.rehearsal import FIRST, LAST, Rehearsal, seconds
-from tests.simulator.fidelity.recorded import LIMITS, PLAIN, TRUTH, played, requests
+from tests.simulator.fidelity.recorded import LIMITS, TRUTH, played, requests
 
 
 def reference(asked: list[EngineRequest], arrivals: list[float], limits: Limits) -> tuple[list[float], list[float]]:
     """(first, last) token times of the step-by-step engine."""
-    engine = Engine(limits, StepTime(*PLAIN[:5]))
+    engine = Engine(limits, StepTime(*TRUTH))
     first, last = [math.nan] * len(asked), [math.nan] * len(asked)
     place = {request.id: i for i, request in enumerate(asked)}
     waiting = list(zip(arrivals, asked, strict=True))
@@ -42,7 +42,7 @@ def test_one_step_at_a_time_is_the_reference_engine(seed: int, blocks: int, rate
     """With depth 1 every first and last token falls where the step-by-step engine has it, preemptions included."""
     limits = Limits(blocks=blocks, max_num_seqs=8, max_num_batched_tokens=512, reserve_prompt=reserve)
     asked, arrivals = requests(25, seed=seed, rate=rate)
-    run = Rehearsal(asked, arrivals, limits, depth=1).play(PLAIN)
+    run = Rehearsal(asked, arrivals, limits, depth=1).play(TRUTH)
     first, last = reference(asked, arrivals, limits)
     assert run.first == pytest.approx(first, abs=1e-9)
     assert run.last == pytest.approx(last, abs=1e-9)
@@ -53,7 +53,7 @@ def test_shared_prefixes_are_hit_as_in_the_reference_engine() -> None:
     keys = tuple(range(100, 130))
     asked = [EngineRequest(str(i), 480 + i, 30, keys) for i in range(6)]
     arrivals = [0.3 * i for i in range(6)]
-    run = Rehearsal(asked, arrivals, LIMITS, depth=1).play(PLAIN)
+    run = Rehearsal(asked, arrivals, LIMITS, depth=1).play(TRUTH)
     first, last = reference(asked, arrivals, LIMITS)
     assert run.first == pytest.approx(first)
     assert run.last == pytest.approx(last)
