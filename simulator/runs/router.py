@@ -38,8 +38,8 @@ class Router:
         self.replicas: list[Replica] = []
         self._adapters: set[str] = set()
         self._slots: list[int] = []
-        self._resident: list[OrderedDict[str, None] | None] = []
-        """Adapters on each device, the longest unused first; None: all fit."""
+        self._used_last: list[OrderedDict[str, None]] = []
+        """Adapters that were sent to each replica, the longest unused first."""
         for spec, kind in specs:
             replica = fleet.join(spec, 0.0)
             capacity = float(kind.limits.blocks * kind.limits.block_size)
@@ -48,10 +48,7 @@ class Router:
             fleet.move(replica, State.READY)
             self.replicas.append(replica)
             self._slots.append(kind.limits.max_loras)
-            self._resident.append(OrderedDict() if kind.limits.max_loras else None)
-            if kind.limits.max_loras:
-                fleet.set_resident(replica, frozenset())
-                fleet.write(replica, Column.ADAPTER_SECONDS, kind.limits.adapter_seconds)
+            self._used_last.append(OrderedDict())
         self._sums = [(0.0, 0)] * len(specs)
         """Prefill seconds and computed tokens at the last reading."""
         self._outside = Outside(fleet)
@@ -83,17 +80,26 @@ class Router:
             self.deciding.fleet.update(replica, msgspec.structs.replace(replica.spec, adapters=adapters))
 
     def _used(self, replica: Replica, adapter: str) -> None:
-        """It is on the device when the next one comes; the one that was used longest ago may not be."""
-        resident = self._resident[replica.row]
-        if resident is None:
+        """It will be on the device when the next one comes."""
+        used = self._used_last[replica.row]
+        used[adapter] = None
+        used.move_to_end(adapter)
+        if replica.resident is not None and adapter not in replica.resident:
+            self.deciding.fleet.set_resident(replica, replica.resident | {adapter})
+
+    def _see_adapters(self, replica: Replica) -> None:
+        """A reading tells how many adapters fit: more than that are not on the device, the longest unused first.
+
+        The live router also sees there which are in use; here those are its own requests', which it knows.
+        """
+        most = self._slots[replica.row]
+        if not most or len(replica.spec.adapters) <= most:
+            self.deciding.fleet.set_resident(replica, None)
             return
-        known = adapter in resident
-        resident[adapter] = None
-        resident.move_to_end(adapter)
-        if not known:
-            if len(resident) > self._slots[replica.row]:
-                resident.popitem(last=False)
-            self.deciding.fleet.set_resident(replica, frozenset(resident))
+        used = self._used_last[replica.row]
+        while len(used) > most:
+            used.popitem(last=False)
+        self.deciding.fleet.set_resident(replica, frozenset(used))
 
     def first_output(self, decision: Decision, now: float) -> None:
         """The first token of a stream has passed."""
@@ -125,6 +131,8 @@ class Router:
         seconds_before, tokens_before = self._sums[row]
         self._sums[row] = (seconds, tokens)
         self.deciding.estimate.engine_sums(replica, seconds - seconds_before, tokens - tokens_before)
+        if self._adapters:
+            self._see_adapters(replica)
         self._outside.read(replica, float(running), float(waiting), self._mean_miss)
 
     # --- what other routers tell ---

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import msgspec
 import pytest
 
@@ -12,6 +14,7 @@ from kvroute.simulator.latency.kind import Kind
 from kvroute.simulator.runs.links import Links
 from kvroute.simulator.runs.run import Run, simulate
 from kvroute.simulator.runs.scenario import Lateness, Scenario
+from kvroute.simulator.runs.underway import Open
 from tests.simulator.runs.jobs import Listed, job, poisson
 
 KIND = Kind(limits=Limits(blocks=4000))
@@ -41,6 +44,14 @@ def test_nothing_is_lost_on_the_way() -> None:
     assert all(leases == 0 for leases in run.open_leases())
     assert all(sample.kv_usage == [0.0] * 4 for sample in outcome.samples[:1])
     assert [engine.kv_usage for engine in run.engines] == [0.0] * 4
+
+
+def test_pairs_leave_nothing_behind() -> None:
+    """No request of a run is in memory after it."""
+    gc.collect()
+    simulate(Listed(poisson(200, 60.0)), Scenario(SPLIT))
+    gc.collect()
+    assert not [one for one in gc.get_objects() if isinstance(one, Open)]
 
 
 def test_short_prompts_stay_where_they_are_decoded() -> None:

@@ -198,3 +198,21 @@ def test_answers_take_room_in_the_cache() -> None:
         jobs = [job(f"q{i}", 0.5 * i, i % 12, blocks=12, shared=10, output=output) for i in range(200)]
         cached.append(sum(simulate(Listed(jobs), Scenario((SMALL,))).requests.cached))
     assert cached[1] < 0.9 * cached[0]
+
+
+def test_adapters_that_all_fit_bind_nobody() -> None:
+    """Where a device holds all adapters, each is taken to be there, and all replicas share the work."""
+    jobs = [
+        Job(one.at, msgspec.structs.replace(one.request, adapter=f"adapter-{row % 2}"), one.output_tokens)
+        for row, one in enumerate(poisson(200, 40.0))
+    ]
+    kind = Kind(limits=Limits(blocks=4000, max_loras=4, adapter_seconds=0.5))
+    outcome = simulate(Listed(jobs), Scenario((kind,) * 4))
+    assert min(np.bincount(outcome.requests.replica, minlength=4)) > 25
+
+
+def test_an_idle_age_is_over_at_once() -> None:
+    """Routers that scrape do not scrape through a million idle seconds one by one."""
+    jobs = [job("now", 0.0, 1), job("much later", 1e9, 1)]
+    outcome = simulate(Listed(jobs), Scenario((SMALL,) * 2, lateness=Lateness(routers=2)))
+    assert (outcome.refused, outcome.unfinished) == (0, 0)
