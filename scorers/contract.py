@@ -87,14 +87,22 @@ class Column(enum.IntEnum):
 
 
 class Standing(enum.IntEnum):
-    """Rows of `Candidates.standing`: what follows from a replica's columns alone, whatever is asked of it."""
+    """What a built-in sum needs of each replica, weights included, so that a decision among many reads five columns.
+
+    It follows from a replica's `Column`s and the weights alone, whatever is asked of it: the fleet derives it anew only
+    where a replica's load has changed.
+    """
 
     AHEAD = 0
-    """`queued_seconds`: predicted prefill of everything sent there that has no first output yet [seconds]."""
-    CROWDED = 1
-    """What a miss there costs others, per second of it: rho/(1-rho), and 1 more where the cache is full."""
-    SLACK = 2
+    """Weighted seconds whatever the prompt: the queue [seconds]."""
+    LINEAR = 1
+    """Weighted prefill seconds per uncached token [seconds/token]."""
+    QUADRATIC = 2
+    """Weighted seconds per token squared, half of them: of miss*(hit + tokens) [seconds/token^2]."""
+    SLACK = 3
     """KV tokens free there, or -inf where no slot is free or the role is not BOTH [tokens]."""
+    CHOSEN = 4
+    """`Column.CHOSEN`."""
 
 
 class Candidates:
@@ -105,8 +113,7 @@ class Candidates:
     """
 
     __slots__ = (
-        "_prefill_seconds", "adapter_resident", "fetch_seconds", "hit_tokens", "labels", "names", "standing", "table",
-        "tokens",
+        "_prefill_seconds", "adapter_resident", "fetch_seconds", "hit_tokens", "labels", "names", "table", "tokens",
     )  # fmt: skip
 
     def __init__(
@@ -118,7 +125,6 @@ class Candidates:
         labels: Sequence[Mapping[str, str]] = (),
         adapter_resident: Floats | None = None,
         fetch_seconds: Floats | None = None,
-        standing: Floats | None = None,
     ) -> None:
         self.names = names
         """Stable replica names, e.g. `10.0.0.5:8000`."""
@@ -133,8 +139,6 @@ class Candidates:
         """1.0 where the request's LoRA adapter is loaded, else 0.0; None when the request names no adapter."""
         self.fetch_seconds = fetch_seconds
         """Seconds to bring back what of it lies on slower mediums than the GPU; None: all of it is on the GPU."""
-        self.standing = standing
-        """Shape (len(Standing), n), kept up by the fleet so that a decision need not derive it; None: derive it."""
         self._prefill_seconds: Floats | None = None
         table.flags.writeable = False
         hit_tokens.flags.writeable = False
@@ -181,7 +185,6 @@ class Candidates:
             tuple(self.labels[i] for i in indices) if self.labels else (),
             None if resident is None else resident[indices],
             None if self.fetch_seconds is None else self.fetch_seconds[indices],
-            None if self.standing is None else self.standing[:, indices],
         )
 
     def column(self, column: Column) -> Floats:

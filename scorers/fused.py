@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import msgspec
 import numpy as np
 
 from kvroute.scorers.congestion import BUSY_CAP, FULL_SHARE
-from kvroute.scorers.contract import Candidates, Column, Floats, Request, Role, Standing
+from kvroute.scorers.contract import Candidates, Column, Floats, Request, Role
 
 INF = float("inf")
 PREFILL_ONLY = float(Role.PREFILL)
-ROLE, DECODING = int(Column.ROLE), int(Column.DECODING)
-PER_TOKEN, PER_QUADRATIC = int(Column.SECONDS_PER_TOKEN), int(Column.SECONDS_PER_QUADRATIC)
-# numpy multiplies by an array without dimensions twice as fast as by a Python float.
-HALF, ONE = np.array(0.5), np.array(1.0)
+
+Table: TypeAlias = Callable[[], Floats]
+"""Gives `Candidates.table`."""
 
 
 class FusedSum(msgspec.Struct, frozen=True, gc=False):
@@ -74,35 +74,72 @@ class FusedSum(msgspec.Struct, frozen=True, gc=False):
                 totals[index] += self.adapter * rows[index][Column.ADAPTER_SECONDS]
 
     def of_columns(self, request: Request, candidates: Candidates) -> Floats:
-        """The sum in few numpy operations: cheapest for many replicas. Shape (n,) [seconds]."""
+        """The sum over the columns of a table. Shape (n,) [seconds]."""
         table = candidates.table
-        hit = candidates.hit_tokens
-        tokens = float(candidates.tokens)
-        standing = candidates.standing
-        ahead, crowded, slack = standings(table) if standing is None else standing
-        miss = tokens - hit
-        if tokens < 1.0 or standing is None:  # the fleet's hits leave at least one token to compute
-            np.maximum(miss, ONE, out=miss)
-        total = HALF * miss
-        total += hit
-        total *= table[PER_QUADRATIC]
-        total += table[PER_TOKEN]
-        total *= miss
-        factor = crowded + self.prefill if self.congestion == 1.0 else self.congestion * crowded + self.prefill
-        factor += self.interference * table[DECODING]
-        total *= factor
+        total = candidates.prefill_seconds * self._factor(table)
         if candidates.fetch_seconds is not None and self.prefill:
             total += self.prefill * candidates.fetch_seconds
         if self.queue:
-            total += ahead if self.queue == 1.0 else self.queue * ahead
-        if self.adapter and candidates.adapter_resident is not None:
-            total += self.adapter * np.where(candidates.adapter_resident > 0.0, 0.0, table[Column.ADAPTER_SECONDS])
+            total += self.queue * candidates.queued_seconds
+        self._add_rare(total, request, candidates.miss_tokens, candidates.adapter_resident, table)
+        return total
+
+    def _factor(self, table: Floats) -> Floats:
+        """What a second of this request's prefill counts at each replica."""
+        rho = np.minimum(table[Column.BUSY], BUSY_CAP)
+        crowded = rho / (1.0 - rho)
+        crowded += table[Column.CACHED_TOKENS] >= FULL_SHARE * table[Column.CAPACITY_TOKENS]
+        factor: Floats = self.prefill + self.congestion * crowded + self.interference * table[Column.DECODING]
+        return factor
+
+    def _add_rare(self, total: Floats, request: Request, miss: Floats, resident: Floats | None, table: Floats) -> None:
+        """What most candidates cost nothing by: waiting for room, loading an adapter, the wrong role."""
+        if self.wait:
+            total += self._wait(table, miss, request.sequences)
+        if self.adapter and resident is not None:
+            total += self.adapter * np.where(resident > 0.0, 0.0, table[Column.ADAPTER_SECONDS])
+        if self.role:
+            total[table[Column.ROLE] == PREFILL_ONLY] = INF
+
+    def standing_of(self, row: Sequence[float]) -> tuple[float, float, float, float, float]:
+        """`Standing` of one replica, from its column of the table."""
+        (
+            queued, quadratic, outside, per_token, per_quadratic, requests, decoding, busy, active, cached, capacity,
+            slots, _, _, _, role, chosen, _,
+        ) = row  # fmt: skip
+        rho = busy if busy < BUSY_CAP else BUSY_CAP
+        crowded = rho / (1.0 - rho)
+        if cached >= FULL_SHARE * capacity:
+            crowded += 1.0
+        factor = self.prefill + self.congestion * crowded + self.interference * decoding
+        return (
+            self.queue * (queued * per_token + quadratic * per_quadratic + outside),
+            per_token * factor,
+            0.5 * per_quadratic * factor,
+            capacity - active if requests + 1.0 <= slots and not role else -INF,
+            chosen,
+        )
+
+    def of_standings(
+        self, request: Request, hits: Floats, standings: Sequence[Floats], resident: Floats | None, table: Table
+    ) -> Floats:
+        """The sum from what was derived before: cheapest for many replicas. Shape (n,) [seconds].
+
+        For candidates with nothing to fetch from slower mediums, whose hits leave a token of any prompt to compute.
+        `standings` are `standing_of` as columns; `table` gives the table, which most decisions do without.
+        """
+        ahead, linear, quadratic, slack, _ = standings
+        # numpy takes an array without dimensions twice as fast as a Python float.
+        tokens = np.array(request.tokens if request.tokens > 0 else 1.0)
+        miss = tokens - hits
+        total = hits + tokens
+        total *= quadratic
+        total += linear
+        total *= miss
+        total += ahead
         # Whether anybody may lack room or a slot, with a miss of the whole prompt, or cannot run this phase.
-        if slack[slack.argmin()] < max(tokens, 1.0) or request.sequences > 1:
-            if self.wait:
-                total += self._wait(table, miss, request.sequences)
-            if self.role:
-                total[table[ROLE] == PREFILL_ONLY] = INF
+        if slack[slack.argmin()] < tokens or request.sequences > 1 or resident is not None:
+            self._add_rare(total, request, miss, resident, table())
         return total
 
     def _wait(self, table: Floats, miss: Floats, sequences: int) -> Floats:
@@ -112,22 +149,6 @@ class FusedSum(msgspec.Struct, frozen=True, gc=False):
         share = np.maximum(lacking / np.maximum(active, 1.0), over / slots)
         waiting: Floats = self.wait * share * table[Column.OUTPUT_TOKENS] * table[Column.STEP_SECONDS]
         return waiting
-
-
-def standing_of(row: Sequence[float]) -> tuple[float, float, float]:
-    """`Standing` of one replica, from its column of the table."""
-    queued, quadratic, outside, per_token, per_quadratic, requests, _, busy, active, cached, capacity, slots = row[:12]
-    rho = busy if busy < BUSY_CAP else BUSY_CAP
-    crowded = rho / (1.0 - rho)
-    if cached >= FULL_SHARE * capacity:
-        crowded += 1.0
-    slack = capacity - active if requests + 1.0 <= slots and not row[ROLE] else -INF
-    return queued * per_token + quadratic * per_quadratic + outside, crowded, slack
-
-
-def standings(table: Floats) -> Floats:
-    """`Standing` of all replicas of a table, shape (len(Standing), n)."""
-    return np.array([standing_of(row) for row in table.T.tolist()]).reshape(-1, len(Standing)).T
 
 
 def start_of_row(request: Request, hit: float, row: list[float], resident: bool | None) -> float:

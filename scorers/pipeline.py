@@ -11,24 +11,29 @@ import numpy as np
 
 from kvroute.scorers.adapter import Adapter
 from kvroute.scorers.congestion import Congestion
-from kvroute.scorers.contract import Candidates, Floats, Request, Scorer
-from kvroute.scorers.fused import FusedSum, predicted_start
+from kvroute.scorers.contract import Candidates, Floats, Request, Scorer, Standing
+from kvroute.scorers.fused import FusedSum, Table, predicted_start
 from kvroute.scorers.guard import GuardedScorer, OnFault, ignore_fault
 from kvroute.scorers.interference import Interference
 from kvroute.scorers.prefill import Prefill
 from kvroute.scorers.queue import Queue
 from kvroute.scorers.role import RoleFilter
-from kvroute.scorers.ties import pick, pick_of_rows
+from kvroute.scorers.ties import pick, pick_of_columns, pick_of_rows
 from kvroute.scorers.wait import Wait
 
 FEW = 16
 """Up to this many candidates a Python loop is quicker than numpy."""
 
 OURS = "kvroute"
+_CHOSEN = int(Standing.CHOSEN)
 
 
 ChooseFew: TypeAlias = Callable[[Request, list[float], list[list[float]], "Floats | None"], int]
 """(request, tokens held per candidate, each candidate's column of the table, adapter residency) -> index or -1."""
+ChooseMany: TypeAlias = Callable[[Request, Floats, Sequence[Floats], "Floats | None", Table], int]
+"""(request, tokens held, `Standing` as columns, adapter residency, what gives the table) -> index or -1."""
+StandingOf: TypeAlias = Callable[[Sequence[float]], Sequence[float]]
+"""A replica's column of the table -> its `Standing`."""
 
 
 class Weighted(msgspec.Struct, frozen=True):
@@ -82,6 +87,17 @@ class Pipeline:
     def _choose_few(self, request: Request, hits: list[float], rows: list[list[float]], resident: Floats | None) -> int:
         totals = self._fused.of_rows(request, request.tokens, hits, rows, resident)
         return pick_of_rows(totals, hits, rows)
+
+    @property
+    def choose_many(self) -> tuple[StandingOf, ChooseMany] | None:
+        """`choose` for many candidates from what was derived of each before; None where a scorer needs the columns."""
+        return None if self._extras else (self._fused.standing_of, self._choose_many)
+
+    def _choose_many(
+        self, request: Request, hits: Floats, standings: Sequence[Floats], resident: Floats | None, table: Table
+    ) -> int:
+        totals = self._fused.of_standings(request, hits, standings, resident, table)
+        return pick_of_columns(totals, hits, standings[_CHOSEN])
 
     def totals(self, request: Request, candidates: Candidates, now: float) -> Floats:
         """The weighted sum for each candidate, shape (n,) [seconds]."""

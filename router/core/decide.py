@@ -22,7 +22,7 @@ from kvroute.router.core.replica import Replica, State
 from kvroute.router.core.sources import Source
 from kvroute.scorers.contract import Candidates, Column, Floats, Policy, Request
 from kvroute.scorers.fused import start_of_row
-from kvroute.scorers.pipeline import FEW
+from kvroute.scorers.pipeline import FEW, ChooseMany
 
 NOBODY: frozenset[str] = frozenset()
 PATIENCE_SECONDS = 60.0
@@ -84,6 +84,8 @@ class Deciding:
         self._reach: Floats = np.zeros(8)
         # Built-in sums choose among few replicas without numpy: half the cost of a decision.
         self._choose_few = getattr(policy, "choose_few", None)
+        self._choose_many: ChooseMany | None
+        fleet.standing_of, self._choose_many = getattr(policy, "choose_many", None) or (None, None)
         self._on_decided = getattr(policy, "on_decided", None)
         self._on_settled = getattr(policy, "on_settled", None)
 
@@ -96,6 +98,8 @@ class Deciding:
             hits = self._few_hits(request, pool, now)
             index = self._choose_few(request, hits, pool.cells, pool.adapter_resident)
             return Reason.EXCLUDED if index < 0 else self._reserve(request, pool, index, hits[index], max(hits), now)
+        if self._choose_many is not None and not self.index.observed.slow:
+            return self._among_many(self._choose_many, request, pool, now)
         candidates = self.candidates(request, pool, now)
         index = self.policy.choose(request, candidates, now, self._rng)
         if index < 0:
@@ -106,6 +110,30 @@ class Deciding:
         if self._on_decided is not None:
             self._on_decided(request, candidates, index, now)
         return decision
+
+    def _among_many(self, choose: ChooseMany, request: Request, pool: Pool, now: float) -> Decision | Reason:
+        """A built-in sum reads what the fleet has derived of each replica, not its columns."""
+        self._advance(now)
+        standings = self.fleet.standings
+        self._make_room(standings[0].size)
+        hits = self._hits(request)
+        if pool.size != hits.size:
+            hits, standings = pool.among(hits), [pool.among(column) for column in standings]
+        index = choose(request, hits, standings, pool.adapter_resident, lambda: pool.among(self.fleet.table))
+        if index < 0:
+            return Reason.EXCLUDED
+        return self._reserve(request, pool, index, hits.item(index), hits.item(hits.argmax()), now)
+
+    def _hits(self, request: Request) -> Floats:
+        """Tokens that each row is believed to hold on its GPU; good until the next look."""
+        keys, block, tokens = request.keys, request.block_tokens, request.tokens
+        most = int((tokens - 1) // block) if tokens > 0 else 0
+        self.index.lookup(keys if len(keys) <= most else keys[:most], self._held, unit=block)
+        return self._held
+
+    def _make_room(self, rows: int) -> None:
+        if self._held.size != rows:
+            self._held, self._reach = np.zeros(rows), np.zeros(rows)
 
     def at(self, request: Request, replica: Replica, now: float) -> Decision:
         """Reserve at a given replica, for requests that must go there (a stored response's id)."""
@@ -130,26 +158,21 @@ class Deciding:
         """What the policy may look at: the pool's columns, and what each replica is believed to hold of the prompt."""
         fleet = self.fleet
         self._advance(now)
-        table, standing = fleet.table, fleet.standing
-        if self._held.shape[0] < table.shape[1]:
-            self._held, self._reach = np.zeros(table.shape[1]), np.zeros(table.shape[1])
+        table = fleet.table
+        self._make_room(table.shape[1])
         self.index.lookup(request.keys, self._held)
         held = self._held
         fetch: Floats | None = None
         if self.index.observed.slow and request.keys:
             fetch = self._fetch(request)
             held = self._reach
-        if not pool.contiguous:
-            table, held, standing = table[:, pool.rows], held[pool.rows], standing[:, pool.rows]
-            fetch = None if fetch is None else fetch[pool.rows]
-        elif not pool.size == table.shape[1] == held.shape[0]:
-            table, held, standing = table[:, : pool.size], held[: pool.size], standing[:, : pool.size]
-            fetch = None if fetch is None else fetch[: pool.size]
-        hits = held * request.block_tokens
+        fetch = None if fetch is None else pool.among(fetch)
+        hits = pool.among(held) * request.block_tokens
         most = _most(request)
         if len(request.keys) * request.block_tokens > most:
             np.minimum(hits, most, out=hits)
-        return Candidates(pool.names, table, hits, request.tokens, pool.labels, pool.adapter_resident, fetch, standing)
+        table = pool.among(table)
+        return Candidates(pool.names, table, hits, request.tokens, pool.labels, pool.adapter_resident, fetch)
 
     def _fetch(self, request: Request) -> Floats:
         """Seconds per row to bring back what lies on slower mediums; `_reach` is set to what is held at all.

@@ -7,7 +7,7 @@ shows all of them as numpy columns, brought up to date when somebody looks.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from struct import Struct
 
 import numpy as np
@@ -16,7 +16,7 @@ from kvroute.router.core.pool import Pool
 from kvroute.router.core.replica import TRANSITIONS, Replica, Spec, State
 from kvroute.router.core.steptime import StepTime
 from kvroute.scorers.contract import Column, Floats, Standing
-from kvroute.scorers.fused import standing_of
+from kvroute.scorers.pipeline import StandingOf
 
 BUSY_SECONDS = 30.0
 """Time constant of `Column.BUSY`."""
@@ -35,7 +35,7 @@ _DECODING, _BUSY, _CHOSEN, _ACTIVE = (
 _CACHED, _PER_TOKEN = int(Column.CACHED_TOKENS), int(Column.SECONDS_PER_TOKEN)
 _PER_QUADRATIC, _STEP = int(Column.SECONDS_PER_QUADRATIC), int(Column.STEP_SECONDS)
 _WIDTH = len(Column)
-_ROW, _STANDING = Struct(f"{_WIDTH}d"), Struct(f"{len(Standing)}d")
+_ROW = Struct(f"{_WIDTH}d")
 
 
 class Fleet:
@@ -45,6 +45,11 @@ class Fleet:
         self.step = step or StepTime()
         self._allot(rows)
         self._stale: set[Replica] = set()
+        """Whose load has changed since somebody looked at `standings`."""
+        self._behind: set[Replica] = set()
+        """Others whose load has changed since somebody looked at `table`."""
+        self.standing_of: StandingOf | None = None
+        """What the policy's sum derives of a replica's load, whatever the request."""
         self.version = 0
         """Changes whenever membership or a state does."""
         self._replicas: dict[str, Replica] = {}
@@ -58,10 +63,10 @@ class Fleet:
     def _allot(self, rows: int) -> None:
         """Room for so many rows, empty."""
         self._rows_table: Floats = np.zeros((rows, _WIDTH))
-        self._standing: Floats = np.zeros((rows, len(Standing)))
-        # Writing a row through these costs half of what assigning it does.
+        # Writing through these costs half of what assigning to the arrays does.
         self._cells = self._rows_table.data.cast("B")
-        self._standing_cells = self._standing.data.cast("B")
+        self._standings = [np.zeros(rows) for _ in Standing]
+        self._standing_cells = [column.data for column in self._standings]
 
     # --- membership ---
 
@@ -73,20 +78,33 @@ class Fleet:
     @property
     def table(self) -> Floats:
         """Every replica's numbers, shape (len(Column), rows): a view of what holds until the next change."""
-        if self._stale:
-            cells, standing = self._cells, self._standing_cells
-            for replica in self._stale:
+        self._derive()
+        if self._behind:
+            cells = self._cells
+            for replica in self._behind:
                 row = replica.row
                 if row >= 0:
                     _ROW.pack_into(cells, row * _ROW.size, *replica.cells)
-                    _STANDING.pack_into(standing, row * _STANDING.size, *standing_of(replica.cells))
-            self._stale.clear()
+            self._behind.clear()
         return self._rows_table.T
 
     @property
-    def standing(self) -> Floats:
-        """`Standing` of every replica, shape (len(Standing), rows): holds from the last look at `table` to the next."""
-        return self._standing.T
+    def standings(self) -> Sequence[Floats]:
+        """Every replica's `Standing` under the policy, as columns: views of what holds until the next change."""
+        if self._stale:
+            self._derive()
+        return self._standings
+
+    def _derive(self) -> None:
+        derive = self.standing_of
+        if derive is not None:
+            ahead, linear, quadratic, slack, chosen = self._standing_cells
+            for replica in self._stale:
+                row = replica.row
+                if row >= 0:
+                    ahead[row], linear[row], quadratic[row], slack[row], chosen[row] = derive(replica.cells)
+        self._behind |= self._stale
+        self._stale.clear()
 
     def __iter__(self) -> Iterator[Replica]:
         return iter(self._replicas.values())
@@ -166,12 +184,12 @@ class Fleet:
     def _new_row(self) -> int:
         row = self._rows
         self._rows += 1
-        held = self._rows_table
+        held, standings = self._rows_table, self._standings
         if row >= held.shape[0]:
-            standing = self._standing
             self._allot(held.shape[0] * 2)
             self._rows_table[: held.shape[0]] = held
-            self._standing[: held.shape[0]] = standing
+            for new, old in zip(self._standings, standings, strict=True):
+                new[: old.shape[0]] = old
         return row
 
     def _changed(self) -> None:

@@ -28,6 +28,8 @@ _MANY = 8
 """Changes of holders after which a long lookup stops galloping."""
 _LONG = 128
 """Blocks left that are worth being read at once."""
+_SHORT = 16
+"""Blocks up to which a prompt is read from its first to its last."""
 _REMEMBERED = 4096
 """Sets of holders whose rows are kept unpacked; a fleet has few at a time."""
 
@@ -62,8 +64,8 @@ class Index:
 
         return get
 
-    def lookup(self, keys: Sequence[int], out: NDArray[np.float64], reach: int = Medium.GPU) -> None:
-        """Set `out[row]` to the number of leading `keys` that the row holds, and all others to zero.
+    def lookup(self, keys: Sequence[int], out: NDArray[np.float64], reach: int = Medium.GPU, unit: float = 1.0) -> None:
+        """Set `out[row]` to the number of leading `keys` that the row holds, times `unit`, and all others to zero.
 
         `reach` is the slowest medium that counts.
         `out` has an element for every row that was ever added to. Cost: about two reads of the table per doubling of
@@ -73,6 +75,9 @@ class Index:
         if not keys:
             return
         get = self._within(reach) if reach else self._holders()
+        if len(keys) <= _SHORT:
+            self._walk(get, keys, out, unit)
+            return
         last = len(keys) - 1
         holders = get(keys[0], 0)
         at = stretches = 0
@@ -81,13 +86,26 @@ class Index:
             stretches += 1
             at += 1
             if at > last or (stretches == _MANY and last - at > _LONG and get == self._either):
-                self._finish(keys, at, holders, out)
+                self._finish(keys, at, holders, out, unit)
                 return
             left = holders & get(keys[at], 0)
-            self._set(out, holders ^ left, at)
+            self._set(out, holders ^ left, at * unit)
             holders = left
 
-    def _finish(self, keys: Sequence[int], at: int, holders: int, out: NDArray[np.float64]) -> None:
+    def _walk(self, get: Holders, keys: Sequence[int], out: NDArray[np.float64], unit: float = 1.0) -> None:
+        """A lookup that reads every block up to the last that somebody holds: a short chain is not worth galloping."""
+        holders = -1
+        for at, key in enumerate(keys):
+            left = holders & get(key, 0)
+            if left != holders:
+                if at:
+                    self._set(out, holders ^ left, at * unit)
+                if not left:
+                    return
+                holders = left
+        self._set(out, holders, len(keys) * unit)
+
+    def _finish(self, keys: Sequence[int], at: int, holders: int, out: NDArray[np.float64], unit: float = 1.0) -> None:
         """The rest of a lookup, where `holders` hold all before `at`: reads all that was observed at once.
 
         Many changes of holders cost galloping some ten reads each, and a read of a large table waits for the memory.
@@ -101,16 +119,16 @@ class Index:
                     at = end + 1
                     break
                 left = holders & (observed | expected(keys[at], 0))
-                self._set(out, holders ^ left, at)
+                self._set(out, holders ^ left, at * unit)
                 if not left:
                     return
                 holders = left
                 alone = holders & ~observed
                 if alone:
                     at = _stretch(expected, keys, at, end, alone) + 1
-        self._set(out, holders, at)
+        self._set(out, holders, at * unit)
 
-    def _set(self, out: NDArray[np.float64], rows: int, depth: int) -> None:
+    def _set(self, out: NDArray[np.float64], rows: int, depth: float) -> None:
         """Write a depth for a set of rows, mostly of one."""
         if not rows & (rows - 1):
             if rows:

@@ -32,6 +32,10 @@ class Pool:
             resident = [replica.resident is None or model in replica.resident for replica in self.replicas]
             self.adapter_resident = np.array(resident, dtype=np.float64)
 
+    def among(self, rows: Floats) -> Floats:
+        """What is this pool's of an array whose last axis is the fleet's rows."""
+        return rows[..., : self.size] if self.contiguous else rows[..., self.rows]
+
     def without(self, names: frozenset[str]) -> Pool:
         """The pool less some replicas, for a retry."""
         rest = Pool((replica for replica in self.replicas if replica.name not in names), "")
