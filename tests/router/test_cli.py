@@ -23,7 +23,7 @@ from tests.router.running import engines
     [
         ([], "backends: none given"),
         (["--backend", "localhost:8000"], "backends[0]: 'localhost:8000': the URL must start with http"),
-        (["--backend", "http://a:1", "--policy", "nope"], "no policy is called 'nope'; there are: chwbl"),
+        (["--backend", "http://a:1", "--policy", "nope"], "no policy is called 'nope'; there are: affinity-gate"),
         (["--backend", "http://a:1", "--config", "nowhere.yaml"], "cannot read nowhere.yaml: No such file"),
         (["--backend", "http://a:1", "--backend-api-key-env", "NOT_SET_X"], "NOT_SET_X is not set"),
         (["--backend", "http://a:1", "--tls-cert", "c.pem"], "listen.tls_cert"),
