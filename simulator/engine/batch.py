@@ -41,7 +41,9 @@ class Batch:
         self.cache = RadixCache(limits.blocks, self._each)
         self.offload = Offload(limits.cpu_blocks, self._each, limits.cpu_seconds_per_block)
         self.adapters = Adapters(limits.max_loras, limits.adapter_seconds)
-        self.decodes = Decodes(self._size, self._key)
+        self._lazy = not (watch or self._ranked or limits.cpu_blocks)
+        """Nobody is told of keys that only their own sequence can ask for: it has them cached when it stops."""
+        self.decodes = Decodes(self._size, self._key, self._lazy)
         self.waiting: deque[Runner] = deque()
         self.coming: list[Runner] = []
         """Those that wait for KV to arrive, or for their turn since it has; they hold the room of their prompts."""
@@ -99,6 +101,8 @@ class Batch:
             sequence.generated = request.output_tokens - left
             sequence.computed = computed = request.prompt_tokens + sequence.generated - 1
             sequence.held = -(-(computed + ahead) // self._size)
+            if self._lazy and request.alone:
+                self._store(sequence, min((computed + ahead) // self._key, len(request.keys)))
         elif sequence is self.partial:
             self.partial = None
         sequence.serial = -1
@@ -117,6 +121,13 @@ class Batch:
             del decodes.ring[sequence.number][sequence]
             sequence.finish = sequence.fill = -1
             sequence.held = -(-computed // self._size)
+            if self._lazy and request.alone:
+                full = computed // self._key
+                if full > len(request.keys):
+                    full = len(request.keys)
+                if full > sequence.stored:
+                    self.cache.store(sequence, request.keys, sequence.stored, full)
+                    sequence.stored = full
         sequence.serial = -1
         sequence.generated = request.output_tokens
         sequence.phase = Phase.FINISHED

@@ -14,9 +14,11 @@ from kvroute.simulator.engine.runner import Runner
 class Decodes:
     """Sequences that decode from step `step` on."""
 
-    __slots__ = ("_key", "_size", "count", "fills", "finishes", "kv_tokens", "ring", "step")
+    __slots__ = ("_key", "_lazy", "_size", "count", "fills", "finishes", "kv_tokens", "ring", "step")
 
-    def __init__(self, block_size: int, key_tokens: int) -> None:
+    def __init__(self, block_size: int, key_tokens: int, lazy: bool) -> None:
+        """`lazy`: who is `alone` has its keys cached when it stops; it is none of `fills`."""
+        self._lazy = lazy
         self._size = block_size
         self._key = key_tokens
         self.step = 0
@@ -41,7 +43,7 @@ class Decodes:
         self.count += 1
         self.kv_tokens += computed
         request = sequence.request
-        if sequence.stored < len(request.keys):
+        if sequence.stored < len(request.keys) and not (self._lazy and request.alone):
             ahead = request.prompt_tokens + request.output_tokens - 1 - (sequence.stored + 1) * self._key
             if ahead >= 0:
                 sequence.fill = finish - ahead

@@ -31,6 +31,8 @@ class EngineRequest(msgspec.Struct, frozen=True, gc=False):
     """Its blocks are held beyond its end, for another replica to fetch, until `release`."""
     report_full: bool = False
     """Announce the blocks that were hit as well (`kv_cache_report_mode: full`)."""
+    alone: bool = False
+    """Nobody else ever asks for keys that it completes while it decodes: they need not be cached before it stops."""
     content: object = None
     """What the caller wants to find again in `Stored` and `Output`; the engine does not look at it."""
 

@@ -51,5 +51,5 @@ def asked(
     keys = keys_of(job, opened.row, key_tokens)
     return EngineRequest(
         request.id, request.tokens, output or job.output_tokens, keys, request.priority, request.adapter, remote, ready,
-        keep, False, opened,
+        keep, False, not job.answer_keys, opened,
     )  # fmt: skip

@@ -88,17 +88,25 @@ def _requests(draw: st.DrawFn, features: Features, name: str, key: int, now: flo
     full = draw(st.sampled_from([(prompt + output) // key, (prompt + output) // key, prompt // key, 0]))
     fork = draw(st.tuples(st.integers(0, 6), st.integers(0, 2)))
     remote = features.remote and draw(st.booleans())
+    alone = draw(st.booleans())
+    known = keys(draw(st.integers(0, 2)), fork, full)
+    if alone:
+        known = (
+            *known[: prompt // key],
+            *range(10**9 + int(name) * 1000 + prompt // key, 10**9 + int(name) * 1000 + full),
+        )
     return EngineRequest(
         name,
         prompt,
         output,
-        keys(draw(st.integers(0, 2)), fork, full),
+        known,
         priority=draw(st.integers(0, 2)) if features.priorities else 0,
         adapter=draw(st.sampled_from([None, "a", "b", "c", "d"])) if features.adapters else None,
         remote_tokens=draw(st.integers(0, prompt)) if remote else 0,
         ready_at=now + draw(_WAITS) if remote else 0.0,
         keep=features.keeping and draw(st.booleans()),
         report_full=draw(st.booleans()),
+        alone=alone,
     )
 
 
