@@ -129,16 +129,16 @@ class FusedSum(msgspec.Struct, frozen=True, gc=False):
         `standings` are `standing_of` as columns; `table` gives the table, which most decisions do without.
         """
         ahead, linear, quadratic, slack, _ = standings
-        # numpy takes an array without dimensions twice as fast as a Python float.
-        tokens = np.array(request.tokens if request.tokens > 0 else 1.0)
-        miss = tokens - hits
-        total = hits + tokens
+        tokens = float(request.tokens) if request.tokens > 0 else 1.0
+        prompt = np.array(tokens)  # numpy takes an array without dimensions twice as fast as a Python float
+        miss = prompt - hits
+        total = prompt + hits
         total *= quadratic
         total += linear
         total *= miss
         total += ahead
         # Whether anybody may lack room or a slot, with a miss of the whole prompt, or cannot run this phase.
-        if slack[slack.argmin()] < tokens or request.sequences > 1 or resident is not None:
+        if slack.item(slack.argmin()) < tokens or request.sequences > 1 or resident is not None:
             self._add_rare(total, request, miss, resident, table())
         return total
 
