@@ -177,7 +177,7 @@ class LiveLoop:
     def _submit(self, job: Job, name: str) -> None:
         self._exchanges[job.request.id].body_sent()
         keys = keys_of(job, next(self._sent), self._workload.key_tokens)
-        asked = EngineRequest(job.request.id, job.request.tokens, job.output_tokens, keys)
+        asked = EngineRequest(job.request.id, job.request.tokens, job.output_tokens, keys, alone=not job.answer_keys)
         self._engines[name].add(asked, self.now)
         self._want(name)
 
