@@ -1,8 +1,9 @@
 """How many KV blocks the engine of a recorded run had, where the run does not say.
 
-Three sources, the best first: `num_gpu_blocks`; the engine's own `kv_cache_pct`, against the tokens of the requests
-that ran at that second; and, where requests waited for seconds without any prefill although slots were free, the tokens
-that ran then. Otherwise nothing ever lacked room, and the capacity is taken as ample.
+Four sources, the best first: `num_gpu_blocks`; the engine's own `kv_cache_pct`, against the tokens of the requests
+that ran at that second; the tokens that ran when requests were let in that had waited for nothing but room, by their
+own stamps; and those that ran at seconds with requests waiting, slots free and no prefill. Otherwise nobody is known to
+have lacked room, and the capacity is taken as ample.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import msgspec
 from kvroute.simulator.engine.limits import Limits
 from kvroute.simulator.fidelity.measures import percentile
 from kvroute.simulator.fidelity.recording import Recording, Tick, Timed
+from kvroute.simulator.fidelity.room import filled
 
 BUSY = 0.3
 """Share of the cache in use from which the engine's own figure says how large it is."""
@@ -22,7 +24,7 @@ TICKS = 5
 FULL = 0.985
 """Share of the cache in use while requests wait for room: what is free is less than the next one needs."""
 STARVED = 3
-"""Seconds that requests must have waited for nothing but room."""
+"""Requests, or seconds, that must have waited for nothing but room."""
 
 
 class Capacity(msgspec.Struct, frozen=True):
@@ -40,12 +42,19 @@ def capacity(recording: Recording) -> Capacity:
     shown = _shown(recording)
     if shown is not None:
         return _capacity(recording, shown, "not told: from kv_cache_pct of the time series")
+    full = filled(recording.requests, recording.limits)
+    if len(full) >= STARVED:
+        most = percentile(full, 0.5)
+        return _capacity(
+            recording, most, "not told: by stamps, from the tokens that ran when a wait for room ended"
+        )
     starved = _starved(recording)
     if len(starved) >= STARVED:
         most = percentile([_tokens(recording.requests, tick) for tick in starved], 0.5) / FULL
         return _capacity(recording, most, "not told: from the tokens that ran while others waited for room")
     ample = sum(one.prompt_tokens + one.output_tokens + recording.limits.block_size for one in recording.requests)
-    return _capacity(recording, ample, "not told: taken as ample, for nobody was seen to wait for room")
+    seen = "neither stamps nor ticks show" if recording.ticks else "their stamps do not show"
+    return _capacity(recording, ample, f"not told: taken as ample; {seen} that requests waited for room alone")
 
 
 def _capacity(recording: Recording, tokens: float, source: str) -> Capacity:

@@ -8,9 +8,11 @@ import pytest
 from kvroute.simulator.engine.limits import Limits
 from kvroute.simulator.engine.sequence import EngineRequest
 from kvroute.simulator.fidelity.capacity import capacity
+from kvroute.simulator.fidelity.fit import times
+from kvroute.simulator.fidelity.measures import compare
 from kvroute.simulator.fidelity.recording import Recording, Tick
 from kvroute.simulator.fidelity.rehearsal import Rehearsal
-from tests.simulator.fidelity.recorded import TRUTH, timed
+from tests.simulator.fidelity.recorded import LIMITS, TRUTH, played, timed
 
 TIGHT = Limits(blocks=400, max_num_seqs=32, max_num_batched_tokens=1024)
 
@@ -48,16 +50,33 @@ def test_the_engines_own_share_tells() -> None:
     assert found.limits.blocks == pytest.approx(400, rel=0.1)
 
 
-def test_waiting_for_room_tells() -> None:
-    """Without that share, the tokens that ran while others waited for room are the whole, within 10 %."""
-    found = capacity(untold(shown=False))
-    assert "waited for room" in found.source
-    assert found.limits.blocks == pytest.approx(400, rel=0.1)
+@pytest.mark.parametrize("scheduled", [True, False])
+def test_waiting_for_room_tells(scheduled: bool) -> None:
+    """Without ticks, the tokens that ran when a wait for room ended are the whole; nearer where scheduling is told."""
+    run = untold(shown=False)
+    stamps = [one if scheduled else msgspec.structs.replace(one, scheduled=None) for one in run.requests]
+    found = capacity(msgspec.structs.replace(run, ticks=[], requests=stamps))
+    assert "when a wait for room ended" in found.source
+    assert found.limits.blocks == pytest.approx(400, rel=0.05 if scheduled else 0.15)
+
+
+def test_a_full_cache_is_rehearsed_as_one() -> None:
+    """A run of many preemptions, played with the capacity found, keeps its mean times."""
+    run = untold(shown=False)
+    limits = capacity(msgspec.structs.replace(run, ticks=[])).limits
+    again = Rehearsal(run.asked, [one.arrival for one in run.requests], limits).play(TRUTH)
+    scores = compare(run.requests, times(again), range(len(run.requests)))
+    assert again.preemptions > 0
+    assert all(abs(scores[name].error) < 0.1 for name in ("ttft_mean", "e2e_mean", "throughput_requests"))
 
 
 def test_otherwise_it_is_ample() -> None:
-    """Nobody waited for room: it holds everything, and says that it is assumed."""
-    run = untold(shown=False)
-    found = capacity(msgspec.structs.replace(run, ticks=[]))
-    assert "ample" in found.source
-    assert found.limits.blocks * 16 >= sum(one.prompt_tokens + one.output_tokens for one in run.requests)
+    """Waiting for a slot or for the step's budget is no waiting for room: it holds everything, said to be assumed."""
+    slots = msgspec.structs.replace(LIMITS, max_num_seqs=8, blocks=10**5)
+    for limits, rate in ((slots, 6.0), (LIMITS, 2.0), (msgspec.structs.replace(LIMITS, blocks=10**5), 60.0)):
+        rehearsal, made = played(limits=limits, rate=rate, count=60)
+        stamps = timed(rehearsal, made)
+        told = msgspec.structs.replace(limits, blocks=0)
+        found = capacity(Recording("r", "G", "m", 1, told, False, True, stamps, list(rehearsal.requests), [], {}, []))
+        assert "ample" in found.source
+        assert found.limits.blocks * 16 >= sum(one.prompt_tokens + one.output_tokens for one in stamps)
