@@ -200,6 +200,12 @@ def _print(answer: Answer, console: Console) -> None:
             " --requests or --seeds.",
             style="yellow",
         )
+    if answer.too_short is not None:
+        console.print(
+            f"Too short to tell whether the fleet keeps up: about {answer.too_short:,} --requests would do, or leave"
+            " --requests out.",
+            style="yellow",
+        )
     console.print(_curve(answer.curve, answer))
     if answer.splits and answer.best_split is not None:
         console.print(f"Roles, with {answer.best_split.replicas} replicas: best is {_roles(answer.best_split)}.")
@@ -248,19 +254,23 @@ def _few(point: Point) -> str:
     return "all both" if point.prefill is None else f"{point.prefill}P + {point.replicas - point.prefill}D"
 
 
+def _verdict(point: Point) -> str:
+    return "met" if point.met else "saturated" if point.saturated else "missed"
+
+
 def _curve(points: list[Point], answer: Answer) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     roles = any(point.prefill is not None for point in points)
     first = "load" if answer.knob is not None else "roles" if roles else "replicas"
     table.add_column(first, justify="left" if roles else "right", no_wrap=True)
-    for head in ("SLO", "TTFT p90", "TPOT p90", "e2e p90", "good", "cached", "out/s", "knee"):
+    for head in ("SLO", "requests", "TTFT p90", "TPOT p90", "e2e p90", "good", "cached", "out/s", "knee"):
         table.add_column(head, justify="right", no_wrap=True)
     for point in points:
         figures = point.figures
         name = f"{point.load:g}" if answer.knob is not None else _few(point) if roles else str(point.replicas)
         chosen = point.load == answer.load if answer.knob is not None else point.replicas == answer.replicas
         table.add_row(
-            name, "met" if point.met else "missed",
+            name, _verdict(point), count(point.requests),
             *(time(figures[one]) if one in figures else "-" for one in ("ttft_p90", "tpot_p90", "e2e_p90")),
             percent(figures.get("slo_share", 0.0)), percent(figures.get("cached_token_rate", 0.0)),
             count(figures.get("throughput_output_tokens", 0.0)),

@@ -20,6 +20,13 @@ from kvroute.simulator.search.seeds import seeded
 
 MOST_SPLITS = 8
 """Splits of a fleet into roles that are tried; of larger fleets an even choice."""
+LONGER = 4
+"""Times as many requests with which an answer is tried once more before it is given."""
+SPAN = 10.0
+"""Times a slow answer's own time (p90) for which requests must come, at least: while the first are still being
+answered, no fleet looks overloaded."""
+MOST_REQUESTS = 200_000
+"""In one run, for that reason."""
 
 
 class Variant(msgspec.Struct, frozen=True):
@@ -38,9 +45,16 @@ class Point(msgspec.Struct, frozen=True):
     load: float | None
     """Rate [1/s], speedup or clients; None: as the workload has it."""
     met: bool
-    """The SLO, with every seed."""
+    """The SLO, with every seed, by a fleet that keeps up: where work comes in faster than it is done, any SLO is only
+    met until the run ends."""
+    saturated: bool
+    """With any seed."""
     regime: str
     """The worst of its runs."""
+    requests: int
+    """That were sent, with each seed."""
+    sent: float | None
+    """A second."""
     figures: dict[str, float]
     prefill: int | None = None
     """Replicas that only prefill; the others only decode. None: all do both."""
@@ -69,6 +83,10 @@ class Answer(msgspec.Struct, frozen=True):
     """Roles: all splits tried at the fewest replicas with which one of them, or all doing both, meets the SLO."""
     best_split: Point | None = None
     """The best of them; its `prefill` is None where doing both is best."""
+    requests: int | None = None
+    """Of the longer runs that it was tried once more with; None: it rests on as many as asked for."""
+    too_short: int | None = None
+    """Requests that it would take to trust the answer, where --requests asked for fewer."""
 
     @property
     def title(self) -> str:
@@ -111,6 +129,9 @@ class Planner:
         self._evaluate = evaluate
         self._open: tuple[Variant, Knob | None] | None = None
         self._curve: list[Point] = []
+        self._requests: int | None = None
+        """So many, instead of what the source has."""
+        self._closed = knob_of(source) == "concurrency"
 
     def so_far(self) -> Answer | None:
         """What was tried of a variant whose search has begun and not ended."""
@@ -122,7 +143,7 @@ class Planner:
 
     def fewest(self, variant: Variant, most: int, *, roles: bool = False) -> Answer:
         """The fewest replicas of that variant that meet the SLO, `most` at the most."""
-        self._open, self._curve = (variant, None), []
+        self._begin(variant, None)
         curve: dict[int, Point] = {}
 
         def meets(counts: Sequence[int]) -> list[bool]:
@@ -131,7 +152,9 @@ class Planner:
             return [point.met for point in points]
 
         found = fewest(meets, most)
-        answer = self._answer(variant, found, [curve[count] for count in sorted(curve)])
+        if self._lengthened(curve.get(found.answer or 0)) and found.answer and not all(meets([found.answer])):
+            found = fewest(meets, most, found.answer + 1)
+        answer = self._answer(variant, found, [curve[count] for count in sorted(curve)], curve.get(found.answer or 0))
         answer = msgspec.structs.replace(answer, replicas=found.answer)
         if roles:
             answer = self._with_roles(variant, answer, curve, most)
@@ -141,7 +164,7 @@ class Planner:
     def greatest(self, variant: Variant, replicas: int) -> Answer:
         """The greatest load that so many replicas of that variant take within the SLO."""
         knob = knob_of(self._source)
-        self._open, self._curve = (variant, knob), []
+        self._begin(variant, knob)
         curve: dict[float, Point] = {}
 
         def meets(loads: Sequence[float]) -> list[bool]:
@@ -149,12 +172,32 @@ class Planner:
             curve.update(zip(loads, points, strict=True))
             return [point.met for point in points]
 
-        found = greatest(meets, self._guess(variant, replicas, knob), whole=knob == "concurrency")
-        answer = self._answer(variant, found, [curve[load] for load in sorted(curve)])
+        whole = knob == "concurrency"
+        found = greatest(meets, self._guess(variant, replicas, knob), whole=whole)
+        if self._lengthened(curve.get(found.answer or 0.0)) and found.answer and not all(meets([found.answer])):
+            found = greatest(meets, found.answer / 2, whole=whole, failing=found.answer)
+        # What short runs met above the answer, longer ones would not: it is no part of the curve.
+        kept = [curve[load] for load in sorted(curve) if not self._belied(curve[load], found.answer)]
+        answer = self._answer(variant, found, kept, curve.get(found.answer or 0.0))
         self._open = None
         return msgspec.structs.replace(
             answer, replicas=replicas, load=found.answer, knob=knob, cost=_cost(replicas, variant)
         )
+
+    def _begin(self, variant: Variant, knob: Knob | None) -> None:
+        self._open, self._curve, self._requests = (variant, knob), [], None
+
+    def _lengthened(self, point: Point | None) -> bool:
+        """Whether runs are longer from now on, so that the answer that rests on this point can be tried once more."""
+        if point is None or not self._source.endless:
+            return False
+        self._requests = min(max(LONGER * point.requests, _enough(point)), MOST_REQUESTS)
+        return self._requests > point.requests
+
+    def _belied(self, point: Point, answer: float | None) -> bool:
+        """Met by a short run at a load at which the fleet does not keep up for longer."""
+        short = self._requests is not None and point.requests < self._requests
+        return short and point.met and point.load is not None and point.load > (answer or 0.0)
 
     def _guess(self, variant: Variant, replicas: int, knob: Knob) -> float:
         """Where to begin: what the workload has, or the rate at which the fleet completed it."""
@@ -197,11 +240,13 @@ class Planner:
         cases = []
         for replicas, load, prefill in asked:
             source = self._source if load is None else level(knob, load).of(self._source)
-            label = label_of(replicas, variant.name, load, prefill)
+            if self._requests is not None:
+                source = msgspec.structs.replace(source, requests=self._requests)
+            label = label_of(replicas, variant.name, load, prefill, self._requests)
             cases.append(seeded(label, source, self._fleet(variant.kind, replicas, prefill), self._seeds, self._slo))
         answers = iter(self._evaluate([case for one in cases for case in one]))
         points = [
-            _point(replicas, load, prefill, [next(answers) for _ in of_seeds])
+            self._point(replicas, load, prefill, [next(answers) for _ in of_seeds])
             for (replicas, load, prefill), of_seeds in zip(asked, cases, strict=True)
         ]
         self._curve += points
@@ -210,8 +255,39 @@ class Planner:
     def _fleet(self, kind: Kind, replicas: int, prefill: int | None) -> Scenario:
         return msgspec.structs.replace(self._scenario, replicas=fleet(kind, replicas, prefill))
 
-    def _answer(self, variant: Variant, found: Frontier[int] | Frontier[float], curve: list[Point]) -> Answer:
+    def _point(self, replicas: int, load: float | None, prefill: int | None, runs: Sequence[Summary]) -> Point:
+        figures = {}
+        for name in (*COMPARED, *JUDGED):
+            known = [number for number in (value(run, name) for run in runs) if math.isfinite(number)]
+            if known:
+                figures[name] = math.fsum(known) / len(known)
+        rates = [run.offered_rate for run in runs]
+        # In a closed loop nothing grows: what is met stays met.
+        saturated = any(run.saturated for run in runs)
+        return Point(
+            replicas=replicas,
+            load=load,
+            met=all(run.slo_met for run in runs) and (self._closed or not saturated),
+            saturated=saturated,
+            regime=max((run.regime for run in runs), key=REGIMES.index),
+            requests=max(run.requests for run in runs),
+            sent=None if None in rates else math.fsum(rate or 0.0 for rate in rates) / len(rates),
+            figures=figures,
+            prefill=prefill,
+        )
+
+    def _answer(
+        self,
+        variant: Variant,
+        found: Frontier[int] | Frontier[float],
+        curve: list[Point],
+        point: Point | None = None,
+    ) -> Answer:
+        """`point`: what the answer rests on."""
+        short = point is not None and self._source.requests is not None and point.requests < _enough(point)
         return Answer(
+            requests=None if point is None else self._requests,
+            too_short=_enough(point) if point is not None and short else None,
             variant=variant.name,
             cache_tokens=variant.kind.cache_tokens,
             replicas=None,
@@ -232,10 +308,11 @@ def fleet(kind: Kind, replicas: int, prefill: int | None = None) -> tuple[Kind, 
     return (first,) * prefill + (msgspec.structs.replace(kind, role=Role.DECODE),) * (replicas - prefill)
 
 
-def label_of(replicas: int, variant: str, load: float | None, prefill: int | None) -> str:
-    """What runs of that fleet are called, before their seed."""
+def label_of(replicas: int, variant: str, load: float | None, prefill: int | None, requests: int | None = None) -> str:
+    """What runs of that fleet are called, before their seed. `requests`: where they are more than in other runs."""
     roles = "" if prefill is None else f", {prefill} of them prefill"
-    return f"{replicas} x {variant}" + ("" if load is None else f" at {load:g}") + roles
+    longer = "" if requests is None else f", {requests:,} requests"
+    return f"{replicas} x {variant}" + ("" if load is None else f" at {load:g}") + roles + longer
 
 
 def chosen_label(answer: Answer) -> str:
@@ -245,7 +322,7 @@ def chosen_label(answer: Answer) -> str:
     last = answer.curve[-1]
     replicas = last.replicas if answer.replicas is None else answer.replicas
     load = None if answer.knob is None else answer.curve[0].load if answer.load is None else answer.load
-    return label_of(replicas, answer.variant, load, prefill) + ", seed "
+    return label_of(replicas, answer.variant, load, prefill, answer.requests) + ", seed "
 
 
 def cheapest(answers: Sequence[Answer]) -> str | None:
@@ -272,17 +349,7 @@ def _cost(replicas: int | None, variant: Variant) -> float | None:
     return None if replicas is None or variant.price is None else replicas * variant.price
 
 
-def _point(replicas: int, load: float | None, prefill: int | None, runs: Sequence[Summary]) -> Point:
-    figures = {}
-    for name in (*COMPARED, *JUDGED):
-        known = [number for number in (value(run, name) for run in runs) if math.isfinite(number)]
-        if known:
-            figures[name] = math.fsum(known) / len(known)
-    return Point(
-        replicas=replicas,
-        load=load,
-        met=all(run.slo_met for run in runs),
-        regime=max((run.regime for run in runs), key=REGIMES.index),
-        figures=figures,
-        prefill=prefill,
-    )
+def _enough(point: Point) -> int:
+    """Requests that come for long enough to see whether the fleet keeps up with them."""
+    sent, slow = point.sent or 0.0, point.figures.get("e2e_p90", 0.0)
+    return math.ceil(SPAN * slow * sent)

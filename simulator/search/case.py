@@ -43,6 +43,11 @@ class Source(msgspec.Struct, frozen=True):
     part: tuple[float, float] | None = None
     """Only arrivals from this share on and before that one, e.g. (0.0, 0.5)."""
 
+    @property
+    def endless(self) -> bool:
+        """A generator that was not told how many requests: more of them can be had than it makes by itself."""
+        return self.requests is None and ":" not in self.spec.partition(",")[0]
+
     def load(self) -> Workload:
         """The workload.
 

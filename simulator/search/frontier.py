@@ -87,13 +87,16 @@ class _Tried:
         return all(count > floor for count, met in self.met.items() if met)
 
 
-def greatest(meets: Meets[float], guess: float, *, step: float = RATE_STEP, whole: bool = False) -> Frontier[float]:
+def greatest(
+    meets: Meets[float], guess: float, *, step: float = RATE_STEP, whole: bool = False, failing: float | None = None
+) -> Frontier[float]:
     """The greatest rate at which the demand is met, within `step` of the smallest one tried that fails.
 
     `guess` is where to begin: rates are doubled, or halved, until the border lies between two of them. Where a rate
     fails below one that meets, the answer stays below the failing one. `whole`: only whole numbers from 1 on are tried.
+    `failing`: a rate that is known to fail.
     """
-    met: dict[float, bool] = {}
+    met: dict[float, bool] = {} if failing is None else {failing: False}
 
     def attempt(rates: Sequence[float]) -> bool:
         new = sorted({_rounded(rate, whole) for rate in rates} - set(met))

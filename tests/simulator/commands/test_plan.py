@@ -97,3 +97,10 @@ def test_a_page(tmp_path: Path) -> None:
     outcome = CliRunner().invoke(main, [*SMALL, *SLO, "--rate", "20", "--most", "4", "--html", str(path)])
     assert outcome.exit_code == 0, outcome.output
     assert "replicas</b>" in path.read_text()
+
+
+def test_runs_that_are_too_short_are_said_to_be() -> None:
+    """With --requests the plan keeps to them, and says how many would do."""
+    outcome = CliRunner().invoke(main, [*SMALL, *SLO, "--rate", "50"])
+    assert outcome.exit_code == 0, outcome.output
+    assert "Too short to tell whether the fleet keeps up" in outcome.stdout

@@ -66,6 +66,53 @@ def test_the_greatest_load() -> None:
     assert (found.replicas, found.knob, found.bounded) == (3, "rate", False)
 
 
+def test_a_saturated_run_meets_no_slo() -> None:
+    """However early its first tokens are: they will not be, later."""
+
+    def evaluate(cases: Sequence[Case]) -> list[Summary]:
+        return [
+            summary(slo_met=True, saturated=late, regime="beyond" if late else "at")
+            for late in ((case.source.rate or 0.0) > 30.0 for case in cases)
+        ]
+
+    found = Planner(SOURCE, Scenario((Kind(),)), (0,), "ttft_p90<1s", evaluate).greatest(VARIANT, 3)
+    assert found.load is not None
+    assert 29.0 <= found.load <= 30.0
+    assert all(point.met != point.saturated for point in found.curve)
+    clients = msgspec.structs.replace(SOURCE, spec="shared-prefix,concurrency=8", rate=None)
+    closed = Planner(clients, Scenario((Kind(),)), (0,), "ttft_p90<1s", lambda cases: [
+        summary(slo_met=True, saturated=True, regime="beyond") for _ in cases
+    ])  # fmt: skip
+    assert closed.fewest(VARIANT, 4).replicas == 1
+
+
+def test_an_answer_is_tried_again_with_more_requests() -> None:
+    """Where short runs stand twice the load that longer ones do, the longer ones say what the answer is."""
+    source = Source("shared-prefix", rate=10.0)
+
+    def evaluate(cases: Sequence[Case]) -> list[Summary]:
+        found = []
+        for case in cases:
+            longer = case.source.requests is not None
+            takes = (7.0 if longer else 14.0) * len(case.scenario.replicas)
+            fine = (case.source.rate or 0.0) <= takes
+            found.append(summary(slo_met=fine, requests=case.source.requests or 1000))
+        return found
+
+    one = Planner(source, Scenario((Kind(),)), (0,), "ttft_p90<1s", evaluate)
+    load = one.greatest(VARIANT, 3)
+    assert load.load is not None
+    assert 20.0 <= load.load <= 21.0
+    assert load.requests is not None
+    assert load.requests >= 4000
+    assert chosen_label(load).endswith(" requests, seed ")
+    assert not any(point.met for point in load.curve if (point.load or 0.0) > load.load)
+    count = Planner(
+        msgspec.structs.replace(source, rate=40.0), Scenario((Kind(),)), (0,), "ttft_p90<1s", evaluate
+    ).fewest(VARIANT, 64)
+    assert count.replicas == 6
+
+
 def test_the_cheapest_by_price_and_by_what_it_takes() -> None:
     """Fewest replicas where no price is known; price per load where load was the question."""
     two = planner(lambda case: len(case.scenario.replicas) >= 2).fewest(VARIANT, 8)

@@ -40,7 +40,16 @@ def test_a_comparison_of_several_loads_is_a_curve() -> None:
 def test_a_plan_is_a_curve_over_replicas_with_its_answer() -> None:
     """Each make of fleet is a line."""
     points = [
-        Point(count, None, count > 2, "below" if count > 2 else "beyond", {"ttft_p90": 1.0 / count})
+        Point(
+            replicas=count,
+            load=None,
+            met=count > 2,
+            saturated=count <= 2,
+            regime="below" if count > 2 else "beyond",
+            requests=100,
+            sent=10.0,
+            figures={"ttft_p90": 1.0 / count},
+        )
         for count in (1, 2, 3)
     ]
     answer = Answer("h100", 1000, 3, None, None, None, True, False, points)
