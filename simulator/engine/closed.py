@@ -21,6 +21,9 @@ from kvroute.simulator.engine.sequence import EngineRequest, Phase, Sequence
 from kvroute.simulator.engine.steptime import step_seconds
 from kvroute.simulator.engine.totals import Totals
 
+_new = tuple.__new__
+"""Makes a `Milestone` without the call that `Milestone(...)` is: there are two of them a request."""
+
 
 class ClosedForm:
     """One replica: a batch and its clock."""
@@ -213,8 +216,14 @@ class ClosedForm:
         totals = self._batch.totals
         sequences = decodes.count
         if sequences:
-            if self._reserved < steps:
-                self._reserve(steps)
+            reserved = self._reserved
+            if reserved < steps:  # as `_reserve`, without its call: this is done for every span
+                blocks = decodes.blocks(reserved, steps)
+                if blocks:
+                    cache = self._batch.cache
+                    cache.blank -= blocks
+                    if cache.blank < 0:
+                        self._batch.evict()
             tokens = sequences * steps
             decodes.kv_tokens += tokens
             totals.generated_tokens += tokens
@@ -248,7 +257,7 @@ class ClosedForm:
             if sequence.serial == serial and sequence.finish == finish:
                 batch.finish(sequence)
                 sequence.ended = now
-                done.append(Milestone(now, sequence, True))
+                done.append(_new(Milestone, (now, sequence, True)))
         if batch.prefill:
             prefill, batch.prefill = batch.prefill, []
             for sequence, count, serial in prefill:
@@ -274,7 +283,7 @@ class ClosedForm:
             sequence.first_output = now
             totals.prompt_tokens += request.prompt_tokens
             totals.cached_tokens += sequence.cached_tokens
-            done.append(Milestone(now, sequence, False))
+            done.append(_new(Milestone, (now, sequence, False)))
         else:
             gap = now - sequence.last_output
             self.gaps.observe(gap, gap, 1, 1)
@@ -285,7 +294,7 @@ class ClosedForm:
         else:
             self._batch.finish(sequence)
             sequence.ended = now
-            done.append(Milestone(now, sequence, True))
+            done.append(_new(Milestone, (now, sequence, True)))
 
     def _begin(self, now: float) -> None:
         """Start the next step, or as many as nothing disturbs."""

@@ -12,6 +12,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
+from heapq import heappop
 from typing import TypeAlias
 
 import numpy as np
@@ -118,7 +119,7 @@ class Run:
         replies = [ingress.reply for ingress in self._ingress]
         lines = {reply: deque[tuple[float, Milestone]]() for reply in sorted(set(replies))}
         queues = list(lines.values())
-        wanted, due = engines.wanted, timers.due
+        wanted, expected, due = engines.wanted, engines.due, timers.due
         turns = 0
         while True:
             at = coming.at if coming is not None else _INF
@@ -143,10 +144,16 @@ class Run:
                 sampling.take(now)
             self._now = now
             if engine == now:
-                index, reached = engines.advance()
-                reply = replies[index]
-                for milestone in reached:
-                    lines[reply].append((milestone[0] + reply, milestone))
+                index = wanted[0][1]
+                if expected[index] != now:  # it wants to be called at another time since
+                    heappop(wanted)
+                    continue
+                reached = engines.advance(index, now)
+                if reached:
+                    reply = replies[index]
+                    line = lines[reply]
+                    for milestone in reached:
+                        line.append((milestone[0] + reply, milestone))
                 if self._events is not None:
                     self._events.sent(index, engines.all[index].take_changes())
             elif answer == now:
