@@ -60,9 +60,16 @@ def calibrate(recordings: Sequence[Recording], name: str, tick: Callable[[], Non
     """Fit the first recording; judge on halves of it left out in turn, and on the other recordings.
 
     Raises:
-        FidelityError: it has too few requests.
+        FidelityError: it has too few requests, or limits that no kind has.
     """
     recording = recordings[0]
+    limits = recording.limits
+    if limits.max_num_seqs > limits.max_num_batched_tokens:
+        raise FidelityError(
+            f"{recording.name}: no engine runs up to {limits.max_num_seqs} sequences with"
+            f" {limits.max_num_batched_tokens} tokens a step; give --max-num-seqs and --max-num-batched-tokens as it"
+            " was started"
+        )
     count = len(recording.requests)
     if count < LEAST:
         raise FidelityError(f"{recording.name}: {count} requests are too few to fit a step time; {LEAST} are the least")

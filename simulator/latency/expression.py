@@ -27,7 +27,8 @@ def kind(text: str) -> Kind:
     """The kind that the expression describes.
 
     Raises:
-        FleetError: an unknown model, GPU or option, or weights that do not fit; the message says what there is.
+        FleetError: an unknown model, GPU or option, limits that do not go together, or weights that do not fit; the
+            message says what there is.
     """
     model, _, rest = text.removeprefix(PREFIX).partition(",")
     options = _options(text, rest)
@@ -42,16 +43,18 @@ def kind(text: str) -> Kind:
         max_num_batched_tokens=_count(text, options, "max_num_batched_tokens", Limits().max_num_batched_tokens),
     )
     precision = _choice(text, options, "precision", get_args(Precision))
-    return roofline(
-        config,
-        card,
-        tp=tp,
-        precision=msgspec.convert(precision, Precision | None),
-        kv_bytes=KV_BYTES[_choice(text, options, "kv", tuple(KV_BYTES)) or "bf16"],
-        usable=_share(text, options, "memory", USABLE),
-        limits=limits,
-        name=options.get("name") or f"{title}-{card.name}{f'-{precision}' if precision else ''}{f'-tp{tp}' * (tp > 1)}",
-    )
+    kv_bytes = KV_BYTES[_choice(text, options, "kv", tuple(KV_BYTES)) or "bf16"]
+    usable = _share(text, options, "memory", USABLE)
+    name = options.get("name") or f"{title}-{card.name}{f'-{precision}' if precision else ''}{f'-tp{tp}' * (tp > 1)}"
+    chosen = msgspec.convert(precision, Precision | None)
+    try:
+        return roofline(
+            config, card, tp=tp, precision=chosen, kv_bytes=kv_bytes, usable=usable, limits=limits, name=name
+        )
+    except FleetError:
+        raise
+    except ValueError as error:  # limits that do not go together
+        raise FleetError(f"{text}: {error}") from error
 
 
 def _config(model: str) -> tuple[Mapping[str, Any], str]:

@@ -45,6 +45,11 @@ class Kind(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         _least("limits.block_size", limits.block_size, 1)
         _least("limits.max_num_seqs", limits.max_num_seqs, 1)
         _least("limits.max_num_batched_tokens", limits.max_num_batched_tokens, 1)
+        if limits.max_num_seqs > limits.max_num_batched_tokens:
+            raise ValueError(
+                f"limits.max_num_seqs ({limits.max_num_seqs}) is above limits.max_num_batched_tokens"
+                f" ({limits.max_num_batched_tokens}): a token for each sequence; lower the one or raise the other"
+            )
         _least("ranks", self.ranks, 1)
         _least("ingress.seconds", self.ingress.seconds, 0)
         _least("ingress.per_token", self.ingress.per_token, 0)

@@ -22,7 +22,7 @@ def kinds(seen: Sequence[Seen], kind: Kind, key_tokens: int) -> tuple[Kind, ...]
     """The log's fleet: `kind`, each with the role, the slots and the cache that the log tells of it.
 
     Raises:
-        FleetError: the log tells of no replica.
+        FleetError: the log tells of no replica, or of one that `kind` cannot be.
     """
     if not seen:
         raise FleetError("no replica of the log was ever ready; say with --replicas what to simulate")
@@ -38,7 +38,13 @@ def _kind(one: Seen, kind: Kind, key_tokens: int) -> Kind:
         # The engine tells its blocks times their size.
         limits = msgspec.structs.replace(limits, blocks=max(2, int(one.capacity_tokens) // limits.block_size))
     limits = msgspec.structs.replace(limits, max_num_seqs=int(one.slots))
-    return msgspec.structs.replace(kind, role=Role[one.role.upper()], limits=limits)
+    try:
+        return msgspec.structs.replace(kind, role=Role[one.role.upper()], limits=limits)
+    except ValueError as error:
+        raise FleetError(
+            f"{one.name}, as the log tells of it, cannot be a {kind.name}: {error}; name a kind of other limits with"
+            " --preset, or a fleet with --replicas"
+        ) from error
 
 
 def scenario(began: Began, replicas: tuple[Kind, ...], *, routers: int, exact: bool) -> Scenario:

@@ -68,3 +68,10 @@ def test_faults_are_named(tmp_path: Path) -> None:
     result = run(few)
     assert result.exit_code == 2
     assert "few.jsonl, line 1" in result.output
+
+
+def test_limits_that_no_engine_has_are_told(log: Path) -> None:
+    """Before anything is fitted, with the flags that say otherwise."""
+    result = run(log, "--max-num-seqs", 256, "--max-num-batched-tokens", 128)
+    assert result.exit_code == 2
+    assert "256 sequences with 128 tokens a step; give --max-num-seqs" in result.stderr

@@ -234,3 +234,19 @@ def test_the_same_bytes_whatever_hash_seed_and_number_of_processes(arguments: li
     ]
     assert outputs[0] == outputs[1]
     assert json.loads(outputs[0])["kvroute"]
+
+
+def test_limits_that_do_not_go_together_are_told(tmp_path: Path) -> None:
+    """One line that says what to change, whoever reads the kind or the fleet."""
+    kind, fleet = tmp_path / "kind.yaml", tmp_path / "fleet.yaml"
+    kind.write_text("limits: {max_num_batched_tokens: 128}\n")
+    fleet.write_text("replicas: [{count: 2, max_num_batched_tokens: 128}]\n")
+    for given in (
+        ["--preset", str(kind)],
+        ["--replicas", str(fleet)],
+        ["-n", "roofline:llama-3.1-8b,gpu=h100,max_num_batched_tokens=128"],
+    ):
+        outcome = CliRunner().invoke(main, ["simulate", *SMALL, *given])
+        assert outcome.exit_code == 2, outcome.output
+        assert "max_num_seqs (256) is above limits.max_num_batched_tokens (128)" in outcome.stderr
+        assert outcome.stderr.count("\n") == 1

@@ -41,6 +41,7 @@ def test_a_models_folder(tmp_path: Path, leaf: str) -> None:
         ("llama-3.1-8b,gpu=h100,tp=0", "tp is a whole number of at least 1, not 0"),
         ("llama-3.1-8b,gpu=h100,tp=", "tp needs a value"),
         ("llama-3.1-8b,gpu=h100,tp=1,tp=2", "tp is given twice"),
+        ("llama-3.1-8b,gpu=h100,max_num_batched_tokens=64", r"max_num_seqs \(256\) is above .*max_num_batched_tokens"),
         ("llama-3.1-8b,gpu=h100,memory=90", "memory is a share"),
         ("llama-3.1-8b,gpu=h100,kv=int8", "kv is one of bf16, fp8, not int8"),
         ("llama-3.1-8b,gpu=h100,precision=int3", "precision is one of"),

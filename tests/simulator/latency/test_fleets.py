@@ -92,6 +92,7 @@ def test_a_bad_fleet_is_told(text: str, message: str) -> None:
         ("replicas: [{blocks: 1}]", "limits.blocks is at least 2, not 1"),
         ("replicas: [{blocks: 9, cache_tokens: 9}]", "give one of them"),
         ("replicas: [{cache_tokens: 15}]", "at least one block of 16 tokens, not 15"),
+        ("replicas: [{max_num_seqs: 4096}]", r"max_num_seqs \(4096\) is above limits.max_num_batched_tokens \(2048\)"),
         ("replicas: []", "1 to 10000 replicas, not 0"),
     ],
 )

@@ -38,10 +38,10 @@ def test_an_unknown_name_lists_what_exists() -> None:
 def test_a_file_is_a_kind(tmp_path: Path) -> None:
     """A YAML file says what differs from the default."""
     path = tmp_path / "mine.yaml"
-    path.write_text("name: mine\nstep: {c0: 0.01}\nlimits: {blocks: 100, max_num_batched_tokens: 77}\nrole: decode\n")
+    path.write_text("name: mine\nstep: {c0: 0.01}\nlimits: {blocks: 100, max_num_batched_tokens: 277}\nrole: decode\n")
     kind = preset(str(path))
     assert (kind.name, kind.step.c0, kind.step.c1, kind.limits.blocks) == ("mine", 0.01, 20e-6, 100)
-    assert (kind.role, kind.step.budget) == (Role.DECODE, 77)
+    assert (kind.role, kind.step.budget) == (Role.DECODE, 277)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,10 @@ def test_a_file_is_a_kind(tmp_path: Path) -> None:
         ("step: {c0: -1}", r"mine\.yaml: .*\$\.step\.c0"),
         ("[1, 2]", r"mine\.yaml: Expected `object`"),
         ("limits: {blocks: 1}", r"mine\.yaml: limits.blocks is at least 2, not 1"),
+        (
+            "limits: {max_num_batched_tokens: 128}",
+            r"mine\.yaml: limits.max_num_seqs \(256\) is above limits.max_num_batched_tokens \(128\).*lower the one",
+        ),
         ("role: router", r"mine\.yaml: role is one of both, prefill, decode, not 'router'"),
         ("a: [", r"mine\.yaml: not YAML"),
     ],

@@ -27,6 +27,8 @@ def test_the_fleet_is_as_the_log_tells() -> None:
     assert kinds(seen[1:2], Kind(), 48)[0].limits.block_size == 16  # keys of 48 tokens are no blocks of 32
     with pytest.raises(FleetError, match="no replica of the log was ever ready"):
         kinds([], Kind(), 16)
+    with pytest.raises(FleetError, match=r"^a, as the log tells of it, .*max_num_seqs \(4096\) is above .* --preset"):
+        kinds([Seen("a", "both", 4096.0, None, None)], Kind(), 16)
 
 
 def test_the_router_is_as_the_log_tells() -> None:
