@@ -246,7 +246,7 @@ def _scale(path: str, turns: list[Turn], rate: float | None, speedup: float) -> 
 def _job(number: int, turn: Turn, at: float, key_tokens: int) -> Job:
     record = turn.record
     request = Request(
-        str(number), "m", record.tokens, record.keys, float(key_tokens), None, record.session, record.anchor,
+        str(number), "m", record.tokens, record.keys, float(key_tokens), record.adapter, record.session, record.anchor,
         record.priority, 1, record.stream, record.max_output_tokens,
     )  # fmt: skip
     return Job(at, request, record.output_tokens or 1, turn.answer_keys)

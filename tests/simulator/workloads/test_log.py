@@ -37,6 +37,12 @@ def test_shared_prefixes_stay_shared(tmp_path: Path) -> None:
     assert (one.request.keys, two.request.keys) == ([1, 2, 3], [1, 2, 4])
 
 
+def test_adapters_are_asked_for_again(tmp_path: Path) -> None:
+    """A request for an adapter stays one."""
+    path = log(tmp_path, request(1.0, adapter="a"), request(2.0), request(3.0, adapter="b"))
+    assert [job.request.adapter for job in read(path).arrivals()] == ["a", None, "b"]
+
+
 def test_the_engines_counts_go_over_estimates(tmp_path: Path) -> None:
     """A text block of 512 bytes that turned out as 122 tokens is keyed as 128; keys never reach beyond the prompt."""
     told = request(1.0, range(10), tokens=1000, prompt_tokens=1220, block_tokens=100.0)
