@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
@@ -23,6 +24,16 @@ class Lateness(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Routers that the requests are spread over at random."""
     share_seconds: float | None = None
     """Delay with which routers learn of each other's requests (Redis: 5 ms); None: they share nothing [s]."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.event_seconds < math.inf:
+            raise ValueError(f"event_seconds is at least 0, not {self.event_seconds}")
+        if not 0 < self.scrape_seconds < math.inf:
+            raise ValueError(f"scrape_seconds is above 0, not {self.scrape_seconds}")
+        if self.routers < 1:
+            raise ValueError(f"routers is at least 1, not {self.routers}")
+        if self.share_seconds is not None and not 0 <= self.share_seconds < math.inf:
+            raise ValueError(f"share_seconds is at least 0, or None, not {self.share_seconds}")
 
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
