@@ -1,4 +1,4 @@
-"""A file that lines are appended to: whole batches or nothing, and opened anew when it was moved away. Blocks."""
+"""A file that lines are appended to: whole batches or nothing, and begun anew when it was moved away or cut. Blocks."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ class Appended:
         self._file = -1
         self._identity: tuple[int, int] | None = None
         self._torn = False
+        self._size = 0
+        """What it had when it was last written to, or opened [bytes]."""
 
     def open(self) -> bool:
-        """Have the file open that the path names now. True: it is another one than before, or the first.
+        """Have the file open that the path names now. True: it is another one than before, or the first, or was cut.
+
+        Who copies a file and cuts it in place leaves it shorter than it was: what stood there cannot be relied on.
 
         Raises:
             OSError: it cannot be had.
@@ -28,6 +32,7 @@ class Appended:
         found = os.fstat(self._file)
         self._identity = (found.st_dev, found.st_ino)
         # Somebody who died over a line left it without an end.
+        self._size = found.st_size
         self._torn = self._regular() and found.st_size > 0 and os.pread(self._file, 1, found.st_size - 1) != b"\n"
         return True
 
@@ -46,6 +51,7 @@ class Appended:
             self._torn = not self._taken_back(before)
             raise
         self._torn = False
+        self._size = os.fstat(self._file).st_size
 
     def close(self) -> None:
         """Let go of it."""
@@ -58,7 +64,7 @@ class Appended:
             found = os.stat(self.path)
         except FileNotFoundError:
             return False
-        return (found.st_dev, found.st_ino) == self._identity
+        return (found.st_dev, found.st_ino) == self._identity and found.st_size >= self._size
 
     def _regular(self) -> bool:
         return stat.S_ISREG(os.fstat(self._file).st_mode)

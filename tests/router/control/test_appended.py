@@ -37,3 +37,21 @@ def test_a_line_that_somebody_died_over_is_ended(tmp_path: Path) -> None:
     file.append(b"whole\n")
     file.close()
     assert path.read_bytes() == b'{"half\nwhole\n'
+
+
+def test_a_file_that_was_cut_in_place_begins_anew(tmp_path: Path) -> None:
+    """As log rotation by copy leaves it: once, and also where something was left of it."""
+    path = tmp_path / "log"
+    file = Appended(str(path))
+    assert file.open()
+    file.append(b"one\ntwo\n")
+    assert not file.open()
+    os.truncate(path, 0)
+    assert file.open()
+    file.append(b"header\n")
+    assert not file.open()
+    os.truncate(path, 3)
+    assert file.open()
+    file.append(b"header\n")
+    file.close()
+    assert path.read_bytes() == b"hea\nheader\n"
