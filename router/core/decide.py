@@ -272,7 +272,7 @@ class Deciding:
         resident = None if pool.adapter_resident is None else bool(pool.adapter_resident[index])
         start = start_of_row(request, hit, replica.cells, resident) + fetch
         predicted = start + replica.cells[_BASE]
-        known = 0 if fetch else math.ceil(hit / request.block_tokens)
+        known = 0 if fetch else int(hit / request.block_tokens + 0.5)  # hits are whole blocks
         # A prompt that was not read says nothing of the replica's speed.
         lease = self._lease(request, replica, hit, start / replica.slow if request.tokens else 0.0, known, now)
         self.ledger.open(lease, predicted, request)
@@ -284,7 +284,7 @@ class Deciding:
             miss = 1.0
         pin = self.occupancy.reserve(replica.row, request.keys, request.block_tokens, request.tokens, known)
         quadratic = miss * (hit + 0.5 * miss)
-        return Lease(replica, miss, quadratic, work, request.sequences, request.stream, pin, now)
+        return Lease(replica, replica.epoch, miss, quadratic, work, request.sequences, request.stream, pin, now)
 
 
 def _most(request: Request) -> float:

@@ -13,10 +13,12 @@ import itertools
 from collections.abc import Collection, Iterator
 from typing import Protocol
 
+import msgspec
+
 from kvroute.router.core.estimate import Estimate
 from kvroute.router.core.fleet import Fleet
 from kvroute.router.core.occupancy import Occupancy, Pin
-from kvroute.router.core.replica import Replica
+from kvroute.router.core.replica import Replica, State
 from kvroute.router.core.sources import Source
 from kvroute.scorers.contract import Column, Request
 
@@ -34,54 +36,28 @@ class Phase(enum.Enum):
     SETTLED = "settled"
 
 
-class Lease:
+class Lease(msgspec.Struct, eq=False, gc=False):
     """One request's claim on one replica. Settle it on every way out; a second settle changes nothing."""
 
-    __slots__ = (
-        "alone",
-        "epoch",
-        "last_key",
-        "opened",
-        "order",
-        "phase",
-        "pin",
-        "quadratic",
-        "replica",
-        "sequences",
-        "stream",
-        "tokens",
-        "work",
-    )
-
-    def __init__(
-        self,
-        replica: Replica,
-        tokens: float,
-        quadratic: float,
-        work: float,
-        sequences: int,
-        stream: bool,
-        pin: Pin,
-        opened: float,
-    ) -> None:
-        self.replica = replica
-        self.epoch = replica.epoch
-        self.tokens = tokens
-        """Uncached prompt tokens it was promised for."""
-        self.quadratic = quadratic
-        self.work = work
-        """Predicted start at factor 1, for the rate's fit [s]."""
-        self.sequences = sequences
-        self.stream = stream
-        self.pin = pin
-        self.opened = opened
-        self.phase = Phase.PREFILL
-        self.alone = False
-        """Nobody's prefill was under way there when it was opened."""
-        self.order = 0
-        """Its number, unique among the leases of this process."""
-        self.last_key: int | None = None
-        """Key of the prompt's last full block, while a KV event that stores it would end the prefill."""
+    replica: Replica
+    epoch: int
+    """The replica's life in which it was opened."""
+    tokens: float
+    """Uncached prompt tokens it was promised for."""
+    quadratic: float
+    work: float
+    """Predicted start at factor 1, for the rate's fit [s]."""
+    sequences: int
+    stream: bool
+    pin: Pin
+    opened: float
+    phase: Phase = Phase.PREFILL
+    alone: bool = False
+    """Nobody's prefill was under way there when it was opened."""
+    order: int = 0
+    """Its number, unique among the leases of this process."""
+    last_key: int | None = None
+    """Key of the prompt's last full block, while a KV event that stores it would end the prefill."""
 
 
 class Journal(Protocol):
@@ -192,7 +168,8 @@ class Ledger:
         """Its prefill is over, as far as load goes; nothing is learnt from when."""
         if lease.phase is Phase.PREFILL:
             lease.phase = Phase.DECODE
-            self._awaited(lease)
+            if lease.last_key is not None:
+                self._awaited(lease)
             self._fleet.prefilled(lease.replica, lease.tokens, lease.quadratic, lease.sequences, now)
             if self.journal is not None:
                 self.journal.prefilled(lease)
@@ -203,7 +180,8 @@ class Ledger:
             return False
         queued = (lease.tokens, lease.quadratic) if lease.phase is Phase.PREFILL else None
         served = completed or queued is None
-        self._awaited(lease)
+        if lease.last_key is not None:
+            self._awaited(lease)
         lease.phase = Phase.SETTLED
         self._open -= 1
         if self._current(lease):
@@ -217,7 +195,7 @@ class Ledger:
     def _current(self, lease: Lease) -> bool:
         """Whether the replica is still the one, in the same life, that the lease was opened at."""
         replica = lease.replica
-        return lease.epoch == replica.epoch and self._fleet.get(replica.name) is replica
+        return lease.epoch == replica.epoch and replica.state is not State.GONE
 
     def _weigh(self, replica: Replica, pin: Pin) -> None:
         """What the replica's cache holds now; read off the pin's holding, which is the replica's."""

@@ -11,6 +11,8 @@ import math
 from collections import deque
 from collections.abc import Sequence
 
+import msgspec
+
 from kvroute.router.core import segments
 from kvroute.router.core.changes import Medium
 from kvroute.router.core.index import Index
@@ -24,24 +26,21 @@ _UNEVEN = 1 / 4
 """Part by which a hit may fall short of its prediction although all is there: text is not evenly dense in tokens."""
 
 
-class Pin:
+class Pin(msgspec.Struct, eq=False, gc=False):
     """What one running request holds at a replica. Give it back with `Occupancy.release`."""
 
-    __slots__ = ("block_tokens", "hit", "leaf", "loose", "open", "replica", "row", "tokens", "trail")
-
-    def __init__(self, row: int, replica: Holding, hit: int, block_tokens: float, tokens: int) -> None:
-        self.row = row
-        self.replica = replica
-        self.hit = hit
-        """Leading blocks believed to be there when it was reserved."""
-        self.block_tokens = block_tokens
-        self.tokens = tokens
-        self.leaf: Segment | None = None
-        self.loose = 0.0
-        """Prompt tokens behind the last full block [tokens]."""
-        self.trail: list[tuple[int, int]] = []
-        """(first depth, last release before this request) of the segments that were idle, deepest first."""
-        self.open = True
+    row: int
+    replica: Holding
+    hit: int
+    """Leading blocks believed to be there when it was reserved."""
+    block_tokens: float
+    tokens: int
+    loose: float
+    """Prompt tokens behind the last full block [tokens]."""
+    leaf: Segment | None
+    trail: list[tuple[int, int]]
+    """(first depth, last release before this request) of the segments that were idle, deepest first."""
+    open: bool = True
 
 
 class Occupancy:
@@ -163,23 +162,25 @@ class Occupancy:
         hit, leaf = segments.descend(replica.heads, keys)
         if leaf is not None and leaf.end > hit:
             leaf = segments.split(replica, leaf, hit)
-        pin = Pin(row, replica, hit, block_tokens, tokens)
-        pin.loose = max(0.0, tokens - len(keys) * block_tokens)
-        if hit < len(keys):
+        count = len(keys)
+        if hit < count:
             new = list(keys[hit:])
-            leaf = segments.grow(replica, leaf, new, hit + len(new), block_tokens)
-            if known < len(keys):
-                self._index.add(row, new if known <= hit else list(keys[known:]))
+            leaf = segments.grow(replica, leaf, new, count, block_tokens)
+            if known < count:
+                self._index.add(row, new if known <= hit else new[known - hit :])
+        trail: list[tuple[int, int]] = []
         if leaf is not None:
             replica.idle.pop(leaf, None)
-            pin.leaf = leaf
-            segments.activate(replica, leaf, pin.trail)
+            segments.activate(replica, leaf, trail)
+        loose = tokens - count * block_tokens
+        if loose < 0.0:
+            loose = 0.0
         replica.pins += 1
-        replica.active += pin.loose
-        replica.cached += pin.loose
+        replica.active += loose
+        replica.cached += loose
         if replica.cached > replica.limit:
             self._evict(row, replica)
-        return pin
+        return Pin(row, replica, hit, block_tokens, tokens, loose, leaf, trail)
 
     def release(self, pin: Pin, output_tokens: int, completed: bool, now: float) -> None:
         """The request has left the replica. A second release changes nothing.

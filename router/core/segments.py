@@ -9,39 +9,35 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
+import msgspec
+
 _GATHERED = 1 / 64
 """Share of the capacity up to which keyless tokens of different times are one entry, evicted with the oldest."""
 
 
-class Segment:
+class Segment(msgspec.Struct, eq=False, gc=False):
     """A stretch of one chain whose blocks are pinned and released together, up to some depth."""
 
-    __slots__ = ("active", "children", "end", "keys", "parent", "residue", "stamp", "sure", "tokens")
-
-    def __init__(self, parent: Segment | None, keys: list[int], end: int, tokens: float) -> None:
-        self.parent = parent
-        self.keys = keys
-        self.end = end
-        """Depth behind its last block, counted from the root of the chain [blocks]."""
-        self.tokens = tokens
-        self.sure = 0
-        """Leading blocks that some request's first output has confirmed; the others are only expected."""
-        self.children = 0
-        self.active = 0
-        """Running requests that end here, plus children that are active."""
-        self.stamp = 0
-        """When it was last released, in releases of its replica."""
-        self.residue: Residue | None = None
+    parent: Segment | None
+    keys: list[int]
+    end: int
+    """Depth behind its last block, counted from the root of the chain [blocks]."""
+    tokens: float
+    sure: int = 0
+    """Leading blocks that some request's first output has confirmed; the others are only expected."""
+    children: int = 0
+    active: int = 0
+    """Running requests that end here, plus children that are active."""
+    stamp: int = 0
+    """When it was last released, in releases of its replica."""
+    residue: Residue | None = None
 
 
-class Residue:
+class Residue(msgspec.Struct, eq=False, gc=False):
     """Tokens in the cache that have no key of ours: generated ones, and a prompt's end behind its last full block."""
 
-    __slots__ = ("stamp", "tokens")
-
-    def __init__(self, tokens: float, stamp: int) -> None:
-        self.tokens = tokens
-        self.stamp = stamp
+    tokens: float
+    stamp: int
 
 
 class Holding:
