@@ -6,7 +6,7 @@ import csv
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -21,6 +21,11 @@ DEPTH = 4
 """Folders above a run in which its workload may lie."""
 SAME = 600.0
 """Clocks whose times lie nearer to each other than that are one [s]."""
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+"""0 is as good as not told."""
+
+
+_T = TypeVar("_T")
 
 
 class FidelityError(SimulatorError):
@@ -94,6 +99,42 @@ class Line(msgspec.Struct):
     cached_toks: int | None = None
 
 
+class _Cache(msgspec.Struct):
+    num_gpu_blocks: _Count | None = None
+    block_size: _Count | None = None
+    enable_prefix_caching: bool | None = None
+
+
+class _Engine(msgspec.Struct):
+    model: str | None = None
+    tensor_parallel_size: _Count | None = None
+    max_num_seqs: _Count | None = None
+    max_num_batched_tokens: _Count | None = None
+    block_size: _Count | None = None
+    enable_prefix_caching: bool | None = None
+
+
+class _Scheduler(msgspec.Struct):
+    max_num_seqs: _Count | None = None
+    max_num_batched_tokens: _Count | None = None
+    scheduler_reserve_full_isl: bool | None = None
+    async_scheduling: bool | None = None
+
+
+class _Resolved(msgspec.Struct):
+    scheduler_config: _Scheduler | None = None
+
+
+class _Meta(msgspec.Struct):
+    """What is looked at of meta.json."""
+
+    model: str | None = None
+    dataset_path: str | None = None
+    kv_cache: _Cache | None = None
+    engine_kwargs: _Engine | None = None
+    resolved_config: _Resolved | None = None
+
+
 class _Asked(msgspec.Struct):
     input_toks: int
     output_toks: int
@@ -122,37 +163,29 @@ def read(folder: Path, root: Path) -> Recording:
         FidelityError: a file is missing or wrong; names file, line, reason.
     """
     notes: list[str] = []
-    meta = _json(folder / "meta.json")
+    meta = _decoded(folder / "meta.json", _Meta)
     lines = [line for _, line in read_lines(folder / "requests.jsonl")]
     kept = [line for line in lines if line.first_token_ts is not None and line.last_token_ts is not None]
     if len(kept) < len(lines):
         notes.append(f"{len(lines) - len(kept)} requests without first or last token are left out")
     requests = align(folder / "requests.jsonl", kept)
-    engine = meta.get("engine_kwargs") or {}
-    cache = meta.get("kv_cache") or {}
-    scheduler = (meta.get("resolved_config") or {}).get("scheduler_config") or {}
-    blocks = cache.get("num_gpu_blocks")
-    size = int(cache.get("block_size") or engine.get("block_size") or BLOCK)
+    engine, cache = meta.engine_kwargs or _Engine(), meta.kv_cache or _Cache()
+    limits = _limits(meta, engine, cache)
+    _fit(folder, requests, limits)
     place = folder.parent if folder.name == "vllm" else folder
-    machine, hardware, tp = _machine(place, engine)
-    caching = cache.get("enable_prefix_caching", engine.get("enable_prefix_caching", True))
-    asked = _keyed(folder, meta, requests, kept, size, notes) if caching is not False else plain(requests)
+    tp = engine.tensor_parallel_size or 1
+    machine, hardware = _machine(place)
+    told = [one for one in (cache.enable_prefix_caching, engine.enable_prefix_caching) if one is not None]
+    caching = told[0] if told else True
+    asked = _keyed(folder, meta.dataset_path, requests, kept, limits.block_size, notes) if caching else plain(requests)
     return Recording(
         name=str(place.relative_to(root)) if place != root and root in place.parents else place.name,
         hardware=hardware,
-        model=str(meta.get("model") or engine.get("model") or place.name),
+        model=meta.model or engine.model or place.name,
         tp=tp,
-        limits=Limits(
-            blocks=int(blocks) if blocks else 0,
-            block_size=size,
-            max_num_seqs=int(engine.get("max_num_seqs") or scheduler.get("max_num_seqs") or 256),
-            max_num_batched_tokens=int(
-                engine.get("max_num_batched_tokens") or scheduler.get("max_num_batched_tokens") or 2048
-            ),
-            reserve_prompt=bool(scheduler.get("scheduler_reserve_full_isl", True)),
-        ),
-        blocks_told=bool(blocks),
-        ahead=scheduler.get("async_scheduling"),
+        limits=limits,
+        blocks_told=limits.blocks > 0,
+        ahead=_scheduler(meta).async_scheduling,
         requests=requests,
         asked=asked,
         ticks=_ticks(folder / "timeseries.csv", notes),
@@ -160,6 +193,33 @@ def read(folder: Path, root: Path) -> Recording:
         notes=notes,
         one_clock=one_clock(kept),
     )
+
+
+def _limits(meta: _Meta, engine: _Engine, cache: _Cache) -> Limits:
+    """As told, vLLM's where not; `blocks` 0 where not."""
+    scheduler = _scheduler(meta)
+    return Limits(
+        blocks=cache.num_gpu_blocks or 0,
+        block_size=cache.block_size or engine.block_size or BLOCK,
+        max_num_seqs=engine.max_num_seqs or scheduler.max_num_seqs or 256,
+        max_num_batched_tokens=engine.max_num_batched_tokens or scheduler.max_num_batched_tokens or 2048,
+        reserve_prompt=scheduler.scheduler_reserve_full_isl is not False,
+    )
+
+
+def _scheduler(meta: _Meta) -> _Scheduler:
+    return (meta.resolved_config or _Resolved()).scheduler_config or _Scheduler()
+
+
+def _fit(folder: Path, requests: list[Timed], limits: Limits) -> None:
+    """Refuse a cache that could not have held what was served."""
+    room = (limits.blocks - 1) * limits.block_size
+    large = sum(one.prompt_tokens + one.output_tokens > room for one in requests)
+    if limits.blocks and large:
+        raise FidelityError(
+            f"{folder / 'meta.json'}: kv_cache.num_gpu_blocks is {limits.blocks}, room for {room} tokens, but"
+            f" {large} of {len(requests)} requests are larger; correct it, or leave it out to have it found"
+        )
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, Line]]:
@@ -249,14 +309,14 @@ def plain(requests: list[Timed]) -> list[EngineRequest]:
 
 def _keyed(
     folder: Path,
-    meta: dict[str, Any],
+    dataset: str | None,
     requests: list[Timed],
     lines: list[Line],
     size: int,
     notes: list[str],
 ) -> list[EngineRequest]:
     """The requests with the keys of their blocks, from the token ids of the workload that the run names."""
-    path = _workload(folder, meta.get("dataset_path"))
+    path = _workload(folder, dataset)
     if path is None:
         notes.append("no workload file with token ids: prefix cache hits are not reproduced")
         return plain(requests)
@@ -295,8 +355,8 @@ def _ordinal(name: str, otherwise: int) -> int:
     return int(tail) if tail.isdecimal() else otherwise
 
 
-def _workload(folder: Path, told: object) -> Path | None:
-    if not isinstance(told, str) or not told:
+def _workload(folder: Path, told: str | None) -> Path | None:
+    if not told:
         return None
     for place in (folder, *folder.absolute().parents[:DEPTH]):
         for candidate in (place / told, place / "workloads" / Path(told).name):
@@ -305,21 +365,20 @@ def _workload(folder: Path, told: object) -> Path | None:
     return None
 
 
-def _machine(place: Path, engine: dict[str, Any]) -> tuple[dict[str, float], str, int]:
-    """(memory of one GPU, its name, GPUs of the replica)."""
-    tp = int(engine.get("tensor_parallel_size") or 1)
+def _machine(place: Path) -> tuple[dict[str, float], str]:
+    """(memory of one GPU, its name)."""
     hardware = place.parent.name
     path = place / "config.json"
     if not path.is_file():
-        return {}, hardware, tp
-    told = _json(path)
+        return {}, hardware
+    told = _decoded(path, dict[str, Any])
     try:
         instance = told["nodes"][0]["instances"][0]
         memory = instance["npu_mem"]
         machine = {key: float(memory[key]) for key in ("mem_size", "mem_bw", "mem_util") if key in memory}
-        return machine, str(instance.get("hardware") or hardware), tp
+        return machine, str(instance.get("hardware") or hardware)
     except (KeyError, IndexError, TypeError, ValueError):
-        return {}, hardware, tp
+        return {}, hardware
 
 
 def _ticks(path: Path, notes: list[str]) -> list[Tick]:
@@ -346,10 +405,10 @@ def _ticks(path: Path, notes: list[str]) -> list[Tick]:
     return ticks
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _decoded(path: Path, kind: type[_T]) -> _T:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        return msgspec.json.decode(path.read_bytes(), type=kind)
     except OSError as error:
         raise FidelityError(f"{path}: {error.strerror}") from error
-    except msgspec.MsgspecError as error:
+    except msgspec.MsgspecError as error:  # names the field: "... at `$.engine_kwargs.max_num_seqs`"
         raise FidelityError(f"{path}: {error}") from error

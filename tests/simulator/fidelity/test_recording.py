@@ -125,3 +125,20 @@ def test_a_bad_tick_is_named(tmp_path: Path, folder: Path) -> None:
     path.write_text(path.read_text() + "x,0,0,1,1,0\n")
     with pytest.raises(FidelityError, match=r"timeseries.csv, line \d+"):
         read(folder, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"engine_kwargs": {"max_num_seqs": "many"}}, r"Expected `int.*at `\$.engine_kwargs.max_num_seqs`"),
+        ({"engine_kwargs": [1]}, r"Expected `object.*at `\$.engine_kwargs`"),
+        ({"kv_cache": {"block_size": "x"}}, r"at `\$.kv_cache.block_size`"),
+        ({"kv_cache": {"num_gpu_blocks": 20}}, r"num_gpu_blocks is 20, room for 304 tokens, but 1\d of 20 requests"),
+        ({"model": 7}, r"at `\$.model`"),
+    ],
+)
+def test_a_wrong_field_of_the_meta_is_named(tmp_path: Path, folder: Path, changes: dict[str, Any], field: str) -> None:
+    """File and field, also where blocks do not hold the requests."""
+    edit(folder / "meta.json", **changes)
+    with pytest.raises(FidelityError, match=rf"meta\.json: .*{field}"):
+        read(folder, tmp_path)
