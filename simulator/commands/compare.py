@@ -37,6 +37,7 @@ from kvroute.simulator.search.comparison import Comparison, Question, gathered
 from kvroute.simulator.search.comparison import compare as compared
 from kvroute.simulator.search.curves import curve_of_comparison
 from kvroute.simulator.search.load import UNITS, Knee, Level, at_loads, find_knee, level
+from kvroute.simulator.search.sent import warnings
 
 HEADINGS = {
     "below": "Below the knee",
@@ -137,6 +138,8 @@ def _tell(question: Question, work: Work, options: dict[str, Any]) -> None:
         asked = len(question.levels) * len(question.policies) * len(question.seeds)
         console.print(f"stopped early, {len(runs)} of {asked} runs made", style="bold yellow")
     _print(comparison, console)
+    for warning in warnings([(one.case, one.summary) for one in work.made()]):
+        console.print(warning, style="yellow", highlight=False)
     outputs.told(console)
 
 

@@ -40,6 +40,7 @@ from kvroute.simulator.search.capacity import Answer, Plan, Planner, Point, Vari
 from kvroute.simulator.search.case import Case
 from kvroute.simulator.search.curves import curve_of_plan
 from kvroute.simulator.search.load import UNITS
+from kvroute.simulator.search.sent import warnings
 
 
 @click.command()
@@ -159,6 +160,8 @@ def _tell(found: Plan, scenario: Scenario, work: Work, options: dict[str, Any]) 
         console.print(_overview(found.answers))
     if len(found.answers) > 1 and found.cheapest is not None:
         console.print(f"Take [bold]{found.cheapest}[/bold].")
+    for warning in warnings([(one.case, one.summary) for one in work.made()]):
+        console.print(warning, style="yellow", highlight=False)
     outputs.told(console)
 
 

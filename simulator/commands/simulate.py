@@ -31,6 +31,8 @@ from kvroute.simulator.reports.terminal import terminal
 from kvroute.simulator.runs.outcome import Outcome
 from kvroute.simulator.runs.run import simulate as run
 from kvroute.simulator.runs.scenario import Scenario
+from kvroute.simulator.search.case import Case, Source
+from kvroute.simulator.search.sent import warnings
 from kvroute.simulator.slo import Slo
 
 
@@ -56,7 +58,7 @@ def simulate(**options: Any) -> None:
                 workload, scenario, progress=lambda done, now: bar.at(done, f"{now:,.0f} s simulated"), stop=interrupt
             )
         stopped = _stopped(outcome, expected) if interrupt.heeded else None
-        _tell(outcome, scenario, slo, options, stopped)
+        _tell(outcome, scenario, slo, source, options, stopped)
     if stopped is not None:
         sys.exit(INTERRUPTED)
 
@@ -67,7 +69,9 @@ def _stopped(outcome: Outcome, expected: int | None) -> str:
     return f"stopped early, {done:,} of {whole:,} requests"
 
 
-def _tell(outcome: Outcome, scenario: Scenario, slo: Slo | None, options: dict[str, Any], stopped: str | None) -> None:
+def _tell(
+    outcome: Outcome, scenario: Scenario, slo: Slo | None, source: Source, options: dict[str, Any], stopped: str | None
+) -> None:
     """Files first, so that a table on the screen means that they are there."""
     summary = summarise(outcome, scenario, slo)
     outputs = Outputs(options)
@@ -80,6 +84,8 @@ def _tell(outcome: Outcome, scenario: Scenario, slo: Slo | None, options: dict[s
     if stopped is not None:
         console.print(stopped, style="bold yellow")
     console.print(one_run(summary))
+    for warning in warnings([(Case("", source, scenario), summary)]):
+        console.print(warning, style="yellow", highlight=False)
     console.print(speed(outcome), style="dim")
     outputs.told(console)
 

@@ -38,6 +38,7 @@ from kvroute.simulator.reports.terminal import terminal
 from kvroute.simulator.search.case import Source
 from kvroute.simulator.search.load import Level, knob_of, level
 from kvroute.simulator.search.seeds import seed_changes
+from kvroute.simulator.search.sent import warnings
 from kvroute.simulator.search.weights import PLAIN, Held, Task, Tuner, Tuning, Weights, held_label, judge, judged_on
 
 
@@ -194,6 +195,8 @@ def _tell(tuning: Tuning, task: Task, work: Work, options: dict[str, Any]) -> No
         title = f"{held.level}, {tuning.judged_on}"
         console.print(side_by_side([held.default, held.tuned], title=title, reference="default", first="weights"))
     console.print(_sentence(tuning), style="bold")
+    for warning in warnings([(one.case, one.summary) for one in work.made()]):
+        console.print(warning, style="yellow", highlight=False)
     outputs.told(console)
 
 

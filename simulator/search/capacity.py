@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from kvroute.scorers.contract import Role
+from kvroute.simulator.errors import WorkloadError
 from kvroute.simulator.latency.kind import Kind
 from kvroute.simulator.reports.cells import REGIMES
 from kvroute.simulator.reports.measures import COMPARED, JUDGED, value
@@ -17,6 +18,7 @@ from kvroute.simulator.search.case import Case, Evaluate, Source
 from kvroute.simulator.search.frontier import Frontier, fewest, greatest
 from kvroute.simulator.search.load import Knob, beginning, knob_of, level
 from kvroute.simulator.search.seeds import seeded
+from kvroute.simulator.search.sent import sent
 
 MOST_SPLITS = 8
 """Splits of a fleet into roles that are tried; of larger fleets an even choice."""
@@ -245,10 +247,12 @@ class Planner:
             label = label_of(replicas, variant.name, load, prefill, self._requests)
             cases.append(seeded(label, source, self._fleet(variant.kind, replicas, prefill), self._seeds, self._slo))
         answers = iter(self._evaluate([case for one in cases for case in one]))
-        points = [
-            self._point(replicas, load, prefill, [next(answers) for _ in of_seeds])
-            for (replicas, load, prefill), of_seeds in zip(asked, cases, strict=True)
-        ]
+        points = []
+        for (replicas, load, prefill), of_seeds in zip(asked, cases, strict=True):
+            runs = [next(answers) for _ in of_seeds]
+            points.append(self._point(replicas, load, prefill, runs))
+            if points[-1].met and not self._closed:
+                _refuse_too_little(of_seeds, runs)
         self._curve += points
         return points
 
@@ -347,6 +351,18 @@ def _splits(count: int) -> list[int]:
 
 def _cost(replicas: int | None, variant: Variant) -> float | None:
     return None if replicas is None or variant.price is None else replicas * variant.price
+
+
+def _refuse_too_little(cases: Sequence[Case], runs: Sequence[Summary]) -> None:
+    """What meets the SLO because it was hardly sent is no answer.
+
+    Raises:
+        WorkloadError: says how many requests would do.
+    """
+    for case, run in zip(cases, runs, strict=True):
+        found = sent(case.source, run)
+        if found is not None and found.too_little:
+            raise WorkloadError(f"{case.label}: no plan can be made from this: {found.text()}")
 
 
 def _enough(point: Point) -> int:

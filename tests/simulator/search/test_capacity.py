@@ -96,7 +96,8 @@ def test_an_answer_is_tried_again_with_more_requests() -> None:
             longer = case.source.requests is not None
             takes = (7.0 if longer else 14.0) * len(case.scenario.replicas)
             fine = (case.source.rate or 0.0) <= takes
-            found.append(summary(slo_met=fine, requests=case.source.requests or 1000))
+            sends = case.source.rate
+            found.append(summary(slo_met=fine, offered_rate=sends, requests=case.source.requests or 1000))
         return found
 
     one = Planner(source, Scenario((Kind(),)), (0,), "ttft_p90<1s", evaluate)
