@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import yaml
 
+from kvroute.router.core.document import parse
 from kvroute.router.core.steptime import StepTime
 from kvroute.router.dataplane.limits import Limits
 from kvroute.router.errors import ConfigError
@@ -260,7 +261,7 @@ def load(path: Path | None, overrides: dict[str, Any]) -> Config:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"--config: cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

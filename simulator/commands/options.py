@@ -15,6 +15,7 @@ import click
 import msgspec
 import yaml
 
+from kvroute.router.core.document import parse
 from kvroute.scorers.errors import PluginError
 from kvroute.scorers.plugins import POLICIES, PolicySpec, ScorerSpec, load_policy
 from kvroute.simulator.commands.outputs import PagePath, WritablePath
@@ -257,7 +258,7 @@ def read_policy(path: Path) -> PolicySpec:
         SimulatorError: the file cannot be read, or says nothing of the policy; names file and key.
     """
     try:
-        section = msgspec.convert(yaml.safe_load(path.read_bytes()), _Section)
+        section = msgspec.convert(parse(path.read_bytes()), _Section)
     except OSError as error:
         raise SimulatorError(f"{path}: {error.strerror}") from error
     except yaml.YAMLError as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import yaml
 
+from kvroute.router.core.document import parse
 from kvroute.scorers.contract import Role
 from kvroute.simulator.errors import FleetError
 from kvroute.simulator.latency import expression
@@ -79,7 +80,7 @@ def read(path: str | Path) -> object:
         FleetError: it cannot be read.
     """
     try:
-        return yaml.safe_load(Path(path).read_bytes())
+        return parse(Path(path).read_bytes())
     except OSError as error:
         raise FleetError(f"{path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -105,3 +105,12 @@ def test_a_missing_file_is_told() -> None:
 def test_every_setting_has_a_default() -> None:
     """An empty configuration is complete but for its backends."""
     assert Config().limits.body_bytes == 64 * 1024 * 1024
+
+
+def test_numbers_with_an_exponent_are_numbers(tmp_path: Path) -> None:
+    """Without a point too, where YAML 1.1 sees text; in a policy's free options as well."""
+    path = tmp_path / "k.yaml"
+    path.write_text("knowledge: {cpu_seconds: 5e-6}\npolicy: {name: latency, options: {x: 1e-9}}\n")
+    config = load(path, {})
+    assert config.knowledge.cpu_seconds == 5e-6
+    assert config.policy_spec().options["x"] == 1e-9

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
+import yaml
 
 from kvroute.scorers.contract import Role
 from kvroute.simulator.errors import FleetError
@@ -71,3 +73,14 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """A path that leads nowhere is told."""
     with pytest.raises(FleetError, match=r"none\.yaml: No such file"):
         preset(str(tmp_path / "none.yaml"))
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    """As JSON, as YAML, and with numbers such as 1e-9, which YAML 1.1 takes for text."""
+    kind = Kind(name="mine", source="here")
+    json, yml, short = tmp_path / "kind.json", tmp_path / "kind.yaml", tmp_path / "short.yaml"
+    json.write_bytes(msgspec.json.encode(kind))
+    yml.write_text(yaml.safe_dump(msgspec.to_builtins(kind), sort_keys=False))
+    assert load(json) == load(yml) == kind
+    short.write_text("step: {c0: 6e-3, c4: 2e-9}\n")
+    assert load(short).step.c4 == 2e-9
