@@ -41,6 +41,8 @@ MUCH = 0.2
 PREEMPTED = 0.005
 """Preemptions a request that put a run at the knee."""
 
+REFUSED = 0.01
+"""Share of the requests from which on the refused are spoken of."""
 STILL_GROWING = 0.1
 """Share of the second half's requests by which those under way may grow before a run is too short to judge."""
 
@@ -72,6 +74,20 @@ class Crowding(NamedTuple):
 
 def judge(outcome: Outcome, scenario: Scenario, columns: Columns) -> Verdict:
     """Below, at or beyond the knee."""
+    verdict = _judge(outcome, scenario, columns)
+    refused = _refused(outcome)
+    return verdict._replace(reason=f"{verdict.reason}; {refused}") if refused else verdict
+
+
+def _refused(outcome: Outcome) -> str | None:
+    """What the verdict does not speak of: it is about those that were served."""
+    count = len(outcome.requests)
+    if outcome.refused <= REFUSED * count:
+        return None
+    return f"{outcome.refused:,} of {count:,} requests were refused: no replica could be chosen, or had room for them"
+
+
+def _judge(outcome: Outcome, scenario: Scenario, columns: Columns) -> Verdict:
     crowding = crowd(outcome, kinds(scenario))
     queue, prefill = Quantiles(columns.queue), Quantiles(columns.prefill)
     for reason in (
@@ -81,7 +97,7 @@ def judge(outcome: Outcome, scenario: Scenario, columns: Columns) -> Verdict:
     ):
         if reason:
             return Verdict("beyond", reason)
-    reasons = _strained(columns, crowding, queue, prefill)
+    reasons = _strained(outcome, columns, crowding, queue, prefill)
     if reasons:
         return Verdict("at", "; ".join(reasons))
     return Verdict("below", "waiting does not grow, queueing is short beside prefill, and the caches have room")
@@ -174,12 +190,14 @@ def closed_loop(outcome: Outcome) -> bool:
     return 2 * outcome.followed > len(outcome.requests)
 
 
-def _strained(columns: Columns, crowding: Crowding, queue: Quantiles, prefill: Quantiles) -> list[str]:
+def _strained(
+    outcome: Outcome, columns: Columns, crowding: Crowding, queue: Quantiles, prefill: Quantiles
+) -> list[str]:
     """Signs of the knee, in words."""
     found = []
     if queue.at(0.9) > QUEUE_TO_PREFILL * prefill.at(0.9):
         found.append(f"p90 queueing ({time(queue.at(0.9))}) is well over p90 prefill ({time(prefill.at(0.9))})")
-    growing = _too_short(columns)
+    growing = _too_short(outcome, columns)
     if growing:
         found.append(growing)
     if crowding.kv_full >= MUCH:
@@ -192,13 +210,16 @@ def _strained(columns: Columns, crowding: Crowding, queue: Quantiles, prefill: Q
     return found
 
 
-def _too_short(columns: Columns) -> str | None:
+def _too_short(outcome: Outcome, columns: Columns) -> str | None:
     """Why nothing can be said of a steady state: in the second half of the arrivals the fleet was still filling up."""
-    if len(columns) < LEAST_REQUESTS:
+    # Who has no end was refused, unless the run was stopped: then those under way have none either.
+    served = columns.done if not outcome.unfinished else columns.done | (columns.replica >= 0)
+    if int(served.sum()) < LEAST_REQUESTS:
         return None
-    last = float(columns.at[-1])
-    middle = (float(columns.at[0]) + last) / 2.0
-    arrived = int((columns.at > middle).sum())
+    sent = columns.at[served]
+    last = float(sent[-1])
+    middle = (float(sent[0]) + last) / 2.0
+    arrived = int((sent > middle).sum())
     answered = int(((columns.ended > middle) & (columns.ended <= last)).sum())
     if arrived - answered <= max(STILL_GROWING * arrived, CHANCE * math.sqrt(arrived)):
         return None

@@ -57,6 +57,18 @@ def test_a_run_that_is_too_short_to_judge_says_so() -> None:
     assert verdict(outcome(longer)).regime == "below"
 
 
+def test_refused_requests_are_not_under_way() -> None:
+    """Two of three find no room: nobody waits, nothing grows, and it is said how many were refused."""
+    rows: list[tuple[float, float | None, float | None, float | None]] = [
+        (float(i), float(i), i + 0.1, i + 0.5) if i % 3 == 0 else (float(i), None, None, None) for i in range(300)
+    ]
+    found = verdict(outcome(rows, refused=200))
+    assert found.regime == "below"
+    assert "too short" not in found.reason
+    assert found.reason.endswith("200 of 300 requests were refused: no replica could be chosen, or had room for them")
+    assert "refused" not in verdict(outcome([row for row in rows if row[1] is not None])).reason
+
+
 def test_a_burst_that_is_worked_off_is_no_saturation() -> None:
     """A hundred at once in the middle of a quiet run."""
     sent = sorted([*(10.0 * i for i in range(400)), *(2000.0 + 0.001 * i for i in range(100))])
