@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
 
 import numpy as np
 
@@ -18,6 +19,8 @@ REFIT_EVERY = 8
 """Observations of a replica between two looks at its factor."""
 POOLED_EVERY = 16
 """Observations of the fleet between two fits of its line."""
+POOLED_SECONDS = 0.05
+"""Least time between two fits of a line that rests on a full window: a large fleet would fit it 100 times a second."""
 SPREAD = 10.0
 """A replica's factor stays within this of the fleet's prior."""
 SANE = (1e-3, 1e4)
@@ -44,25 +47,29 @@ class Line:
     Fitted to all replicas together, for one alone sees too few kinds of requests to tell a constant from a slope.
     """
 
-    __slots__ = ("_count", "_ttft", "_work", "base", "factor", "fitted")
+    __slots__ = ("_at", "_count", "_ttft", "_work", "base", "factor", "fitted")
 
     def __init__(self) -> None:
         self._work: Floats = np.zeros(POOLED_WINDOW)
         self._ttft: Floats = np.zeros(POOLED_WINDOW)
         self._count = 0
+        self._at = -math.inf
         self.fitted = False
         """The factor has been told from the base at least once."""
         self.factor = 1.0
         self.base = 0.0
         """Constant part of TTFT [s]."""
 
-    def observe(self, work: float, ttft: float, factor: float) -> None:
+    def observe(self, work: float, ttft: float, factor: float, now: float) -> None:
         """Add one stream; `factor` is what to believe while the slope cannot be told."""
         at = self._count % POOLED_WINDOW
         self._work[at] = work
         self._ttft[at] = ttft
         self._count += 1
-        if self._count % POOLED_EVERY == 0:
+        if self._count % POOLED_EVERY:
+            return
+        if self._count <= POOLED_WINDOW or not now - self._at < POOLED_SECONDS:
+            self._at = now
             self._fit(min(self._count, POOLED_WINDOW), factor)
 
     def _fit(self, n: int, factor: float) -> None:
@@ -121,6 +128,8 @@ class Estimate:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._rates: dict[str, Rate] = {}
+        self._factors: list[float] = []
+        """Of the rates that were observed, in order."""
         self._engine_factor: dict[str, float] = {}
         self.line = Line()
         self._spread_prior = 1.0
@@ -134,25 +143,36 @@ class Estimate:
 
     def forget(self, replica: Replica) -> None:
         """The replica is gone or another engine now: start again from the prior."""
-        self._rates.pop(replica.name, None)
+        rate = self._rates.pop(replica.name, None)
+        if rate is not None and rate.observed:
+            del self._factors[bisect_left(self._factors, rate.factor)]
         self._engine_factor.pop(replica.name, None)
         self._apply(replica, self.prior())
 
     def prior(self) -> float:
         """What an unobserved replica is taken to be: the fleet's median, else what engines' own sums say, else 1."""
-        fits = [rate.factor for rate in self._rates.values() if rate.observed]
-        return median(np.array(fits or list(self._engine_factor.values()) or [1.0]))
+        ordered = self._factors or sorted(self._engine_factor.values()) or [1.0]
+        middle = len(ordered) // 2
+        return ordered[middle] if len(ordered) % 2 else 0.5 * (ordered[middle - 1] + ordered[middle])
 
-    def first_output(self, replica: Replica, work: float, ttft: float) -> None:
-        """A stream's first output came `ttft` seconds after its decision, predicted as `work` seconds at factor 1."""
+    def first_output(self, replica: Replica, work: float, ttft: float, now: float = math.inf) -> None:
+        """A stream's first output came `ttft` seconds after its decision, predicted as `work` seconds at factor 1.
+
+        `now`: when it came; inf: nobody knows, so the fleet's line is fitted as often as it may be [s].
+        """
         if work <= 0.0 or ttft <= 0.0:
             return
         line = self.line
-        line.observe(work, ttft, replica.slow)
+        line.observe(work, ttft, replica.slow, now)
         # Told by the fleet's slowness, lest a replica that is believed fast stops to be heard.
         if work * max(replica.slow, line.factor) < LEAST_WORK and ttft < MOST_BASE:
             return
-        if self.rate(replica).observe(work, ttft, line.base):
+        rate = self.rate(replica)
+        known = rate.factor if rate.observed else None
+        if rate.observe(work, ttft, line.base):
+            if known is not None:
+                del self._factors[bisect_left(self._factors, known)]
+            insort(self._factors, rate.factor)
             prior = self.prior()
             self._apply(replica, prior)
             self._spread(prior)

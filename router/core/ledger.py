@@ -161,7 +161,7 @@ class Ledger:
             return False
         self.prefilled(lease, now)
         if self._current(lease):
-            self._estimate.first_output(lease.replica, lease.work, now - lease.opened)
+            self._estimate.first_output(lease.replica, lease.work, now - lease.opened, now)
         return True
 
     def prefilled(self, lease: Lease, now: float) -> None:

@@ -98,3 +98,30 @@ def test_long_prefills_say_more_of_a_speed_than_short_ones() -> None:
         work = 1.0 if number % 4 == 0 else 0.02
         rate.observe(work, work if work == 1.0 else 5 * work, 0.0)
     assert rate.factor == 1.0
+
+
+def test_the_prior_is_the_median_of_whoever_was_observed() -> None:
+    """Factors that change, and replicas that are forgotten, leave the prior what sorting all of them says."""
+    rng = np.random.default_rng(3)
+    fleet, replicas = fleet_of(6)
+    estimate = Estimate(fleet)
+    for turn in range(600):
+        replica = replicas[int(rng.integers(6))]
+        estimate.first_output(replica, 0.1, float(rng.uniform(0.1, 0.9)), turn * 0.01)
+        if rng.random() < 0.02:
+            estimate.forget(replica)
+        factors = [estimate.rate(one).factor for one in replicas if estimate.rate(one).observed]
+        assert estimate.prior() == pytest.approx(float(np.median(factors)) if factors else 1.0)
+
+
+def test_a_busy_fleet_fits_its_line_no_more_than_twenty_times_a_second() -> None:
+    """10,000 streams a second that have become slower change the line after 50 ms, not before."""
+    fleet, (replica,) = fleet_of(1)
+    estimate = Estimate(fleet)
+    works = np.linspace(0.05, 0.5, 64)
+    for number, work in enumerate(np.tile(works, 12)):
+        slow = 2.0 if number < 128 else 4.0
+        estimate.first_output(replica, float(work), slow * float(work), number * 1e-4)
+        if 128 <= number < 500:
+            assert estimate.line.factor == pytest.approx(2.0)
+    assert estimate.line.factor == pytest.approx(4.0)
