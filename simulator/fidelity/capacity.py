@@ -45,9 +45,7 @@ def capacity(recording: Recording) -> Capacity:
     full = filled(recording.requests, recording.limits)
     if len(full) >= STARVED:
         most = percentile(full, 0.5)
-        return _capacity(
-            recording, most, "not told: by stamps, from the tokens that ran when a wait for room ended"
-        )
+        return _capacity(recording, most, "not told: by stamps, from the tokens that ran when a wait for room ended")
     starved = _starved(recording)
     if len(starved) >= STARVED:
         most = percentile([_tokens(recording.requests, tick) for tick in starved], 0.5) / FULL

@@ -14,13 +14,16 @@ from kvroute.simulator.fidelity.recording import Timed
 
 STEPS = 4.0
 """Decode steps that nobody is kept waiting by anything but room: an engine that schedules ahead takes two."""
+UNTOLD = 25.0
+"""The same where the log does not tell when requests were scheduled, so that their prefills are guessed at."""
 _LAST, _FIRST, _QUEUED, _SCHEDULED = range(4)
 
 
 def filled(requests: Sequence[Timed], limits: Limits) -> list[float]:
     """Tokens in the cache (blocks begun count half of one) at each moment when a wait for room ended."""
     begun = _begun(requests)
-    least = STEPS * _step(requests)
+    told_when = all(one.scheduled is not None for one in requests)
+    least = (STEPS if told_when else UNTOLD) * _step(requests)
     waiting, prefilling, running = 0, set[int](), dict[int, None]()
     before, starved, told = 0.0, 0.0, False
     found = []
