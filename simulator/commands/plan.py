@@ -155,10 +155,12 @@ def _tell(found: Plan, scenario: Scenario, work: Work, options: dict[str, Any]) 
     if found.so_far is not None:
         console.print(f"\nTried of {found.so_far.variant} so far:", style="bold")
         console.print(_curve(found.so_far.curve, found.so_far))
-    if len(found.answers) > 1:
+    loads = any(answer.knob is not None for answer in found.answers)
+    if len(found.answers) > 1 and loads:
         console.print()
         console.print(_overview(found.answers))
-    if len(found.answers) > 1 and found.cheapest is not None:
+    priced = any(answer.cost is not None for answer in found.answers)
+    if len(found.answers) > 1 and found.cheapest is not None and (priced or not loads):
         console.print(f"Take [bold]{found.cheapest}[/bold].")
     for warning in warnings([(one.case, one.summary) for one in work.made()]):
         console.print(warning, style="yellow", highlight=False)
