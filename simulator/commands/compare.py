@@ -29,7 +29,7 @@ from kvroute.simulator.commands.work import Work
 from kvroute.simulator.errors import SimulatorError
 from kvroute.simulator.latency.fleets import parse_fleet
 from kvroute.simulator.reports.compared import side_by_side
-from kvroute.simulator.reports.html import Run, page
+from kvroute.simulator.reports.html import Run, Together, page
 from kvroute.simulator.reports.json import described, document
 from kvroute.simulator.reports.terminal import terminal
 from kvroute.simulator.search.case import Source
@@ -157,7 +157,15 @@ def _page(comparison: Comparison, work: Work) -> str | None:
     notes = [f"Plots of single runs are at {rows[-1].level.name}, with seed {comparison.seeds[0]}."]
     if comparison.seeds_change == "dice" and len(comparison.seeds) > 1:
         notes.append(SAME_TRACE)
-    return page(f"Policies on {comparison.workload}", runs, curve_of_comparison(comparison), notes)
+    seeds = comparison.seeds
+    together = Together(
+        [(row.level.name, row.cells) for row in comparison.rows],
+        comparison.rows.index(rows[-1]),
+        comparison.reference,
+        f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'}",
+        f"seed {seeds[0]} alone",
+    )
+    return page(f"Policies on {comparison.workload}", runs, curve_of_comparison(comparison), notes, together=together)
 
 
 def _print(comparison: Comparison, console: Console) -> None:

@@ -29,7 +29,7 @@ from kvroute.simulator.commands.work import Work
 from kvroute.simulator.errors import SimulatorError
 from kvroute.simulator.latency.fleets import parse_fleet
 from kvroute.simulator.reports.compared import side_by_side
-from kvroute.simulator.reports.html import Run, page
+from kvroute.simulator.reports.html import Run, Together, page
 from kvroute.simulator.reports.html.tiles import Tile
 from kvroute.simulator.reports.json import described, document
 from kvroute.simulator.reports.measures import check_measure
@@ -193,7 +193,8 @@ def _tell(tuning: Tuning, task: Task, work: Work, options: dict[str, Any]) -> No
     console.print(f"found:   {_weights(tuning.found)}")
     for held in tuning.held:
         title = f"{held.level}, {tuning.judged_on}"
-        console.print(side_by_side([held.default, held.tuned], title=title, reference="default", first="weights"))
+        console.print(side_by_side([held.default, held.tuned], title=title, reference="default", first="weights",
+                                   over=_over(task)))  # fmt: skip
     console.print(_sentence(tuning), style="bold")
     for warning in warnings([(one.case, one.summary) for one in work.made()]):
         console.print(warning, style="yellow", highlight=False)
@@ -212,4 +213,18 @@ def _page(tuning: Tuning, task: Task, work: Work) -> str | None:
     tone = {"better": "good", "worse": "bad"}.get(tuning.verdict, "warn")
     change = "-" if tuning.relative is None else f"{tuning.relative:+.1%}"
     tiles = [Tile(f"Tuned, {tuning.objective}", change, f"{tuning.verdict} on {tuning.judged_on}", tone)]
-    return page(f"Weights for {tuning.workload}", runs, notes=[_sentence(tuning)], headline=tiles)
+    together = _together(tuning, task) if tuning.held else None
+    return page(f"Weights for {tuning.workload}", runs, notes=[_sentence(tuning)], headline=tiles, together=together)
+
+
+def _together(tuning: Tuning, task: Task) -> Together:
+    """What the part held out told, over all its runs; the page's plots are of the first of them."""
+    levels = [(f"{held.level}, {tuning.judged_on}", [held.default, held.tuned]) for held in tuning.held]
+    runs = tuning.held[-1].default.runs
+    alone = f"seed {task.seeds[-1] + 1} alone" if task.random else f"piece 1 of {runs}"
+    return Together(levels, len(levels) - 1, "default", f"{runs} {_over(task)}", alone)
+
+
+def _over(task: Task) -> str:
+    """What each weights' means on the part held out are taken over."""
+    return "seeds" if task.random else "pieces"

@@ -44,7 +44,7 @@ MOST_LABEL = 24
 
 
 def side_by_side(
-    cells: Sequence[Cell], *, title: str = "", reference: str = "", first: str = "policy"
+    cells: Sequence[Cell], *, title: str = "", reference: str = "", first: str = "policy", over: str = "seeds"
 ) -> RenderableType:
     """Rows side by side. The best of each column has a star.
 
@@ -53,18 +53,20 @@ def side_by_side(
         title: what all of them have in common.
         reference: the policy that the others are told apart from; "": none.
         first: what the rows are.
+        over: what each row's means are taken over.
     """
-    return SideBySide(cells, title, reference, first)
+    return SideBySide(cells, title, reference, first, over)
 
 
 class SideBySide:
     """A table with as many columns as the width takes, rather than columns that are cut off."""
 
-    def __init__(self, cells: Sequence[Cell], title: str, reference: str, first: str) -> None:
+    def __init__(self, cells: Sequence[Cell], title: str, reference: str, first: str, over: str) -> None:
         self._cells = cells
         self._title = title
         self._reference = reference
         self._first = first
+        self._over = over
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The widest that fits."""
@@ -81,7 +83,7 @@ class SideBySide:
             columns = kept
             table = self._table(columns)
         yield table
-        said = legend(self._cells, self._reference)
+        said = legend(self._cells, self._reference, self._over)
         if left_out:
             said += f"; {left_out} columns more on a wider terminal"
         yield Text(said, style="dim")
@@ -140,13 +142,13 @@ def _regime(cell: Cell) -> Text:
     return text
 
 
-def legend(cells: Sequence[Cell], reference: str) -> str:
+def legend(cells: Sequence[Cell], reference: str, over: str = "seeds") -> str:
     """What the marks mean."""
     seeds = max((cell.runs for cell in cells), default=1)
     said = ["* best"]
     if seeds > 1:
         if reference and len(cells) > 1:
             said.append(f"~ not told apart from {reference}")
-        said.append(f"± 95 % confidence over {seeds} seeds")
+        said.append(f"± 95 % confidence over {seeds} {over}")
     said.append("knee: below it, at it, or SATURATED beyond it")
     return "; ".join(said)

@@ -3,5 +3,6 @@
 from kvroute.simulator.reports.html.curve import Curve, CurvePoint, Series
 from kvroute.simulator.reports.html.page import page
 from kvroute.simulator.reports.html.run import Detail, Run
+from kvroute.simulator.reports.html.together import Together
 
-__all__ = ["Curve", "CurvePoint", "Detail", "Run", "Series", "page"]
+__all__ = ["Curve", "CurvePoint", "Detail", "Run", "Series", "Together", "page"]

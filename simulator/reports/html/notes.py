@@ -83,13 +83,13 @@ def router(lateness: Lateness) -> str:
     return f"{lateness.routers} routers {shared}; each {known}"
 
 
-def notes(runs: Sequence[Run], given: Sequence[str]) -> list[str]:
-    """Where the numbers come from, where each run stands, and what the caller adds."""
+def notes(runs: Sequence[Run], given: Sequence[str], alone: str = "") -> list[str]:
+    """Where the numbers come from, where each run stands, and what the caller adds. `alone`: which runs these are."""
     kinds = dict.fromkeys((kind.name, kind.source) for run in runs for kind in run.scenario.replicas)
     found = [SIMULATED]
     found += [f"Speed of {name}: {source}." for name, source in kinds]
     for run in runs:
-        where = run.label if len(runs) > 1 else "This run"
+        where = (run.label if len(runs) > 1 else "This run") + (f" ({alone})" if alone else "")
         said = {"below": "is below the knee", "at": "is at the knee", "beyond": "is saturated"}[run.summary.regime]
         if len(runs) == 1 or run.summary.regime != "below":
             found.append(f"{where} {said}: {run.summary.regime_reason}.")

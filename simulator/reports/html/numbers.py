@@ -35,21 +35,21 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "")
     return f'<div class="card scroll" tabindex="0"><table>{parts}</table></div>'
 
 
-def tables(runs: Sequence[Run], curve: Curve | None) -> str:
-    """Runs, replicas, and the points of the curve."""
-    parts = _one(runs[0].summary) if len(runs) == 1 else [_all(runs)]
+def tables(runs: Sequence[Run], curve: Curve | None, alone: str = "") -> str:
+    """Runs, replicas, and the points of the curve. `alone`: which runs they are, where there were more."""
+    parts = _one(runs[0].summary) if len(runs) == 1 else [_all(runs, f"All runs{f', {alone}' if alone else ''}")]
     if curve is not None:
         parts.append(_points(curve))
     return "".join(parts)
 
 
-def _all(runs: Sequence[Run]) -> str:
+def _all(runs: Sequence[Run], caption: str) -> str:
     """A column a run where they are few, else a row a run."""
     rows = [_run(one) for one in runs]
     if len(runs) > MOST_COLUMNS:
-        return table(RUNS, rows, "All runs")
+        return table(RUNS, rows, caption)
     (_, *labels), *measures = zip(RUNS, *rows, strict=True)
-    return table(("", *labels), measures, "All runs")
+    return table(("", *labels), measures, caption)
 
 
 def _one(summary: Summary) -> list[str]:
@@ -119,14 +119,15 @@ def _points(curve: Curve) -> str:
             cells = []
             for name in known:
                 figure = point.figures.get(name)
-                cells.append("-" if figure is None else _figure(name, figure.mean, figure.half_width))
+                cells.append("-" if figure is None else figure_text(name, figure.mean, figure.half_width))
             met = "-" if point.met is None else "met" if point.met else "missed"
             rows.append([f"{one.label} at {point.x:g}", REGIMES[point.regime], met, *cells])
     head = (curve.axis, "regime", "SLO", *(name.replace("_", " ") for name in known))
     return f"<details><summary>All points of the capacity curve</summary>{table(head, rows)}</details>"
 
 
-def _figure(name: str, mean: float, half: float | None) -> str:
+def figure_text(name: str, mean: float, half: float | None) -> str:
+    """`1.23 s ± 45 ms`, in the unit of that measure."""
     timed = name.rpartition("_")[0] in TIMES
     written = time if timed else percent if name in HIGHER and name.endswith(("_rate", "_share")) else digits
     return written(mean) + ("" if half is None else f" ± {written(half)}")

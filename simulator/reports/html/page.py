@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
 from typing import Any
@@ -20,6 +20,9 @@ from kvroute.simulator.reports.html.notes import scenario_words, without_folders
 from kvroute.simulator.reports.html.numbers import tables
 from kvroute.simulator.reports.html.run import Run
 from kvroute.simulator.reports.html.tiles import TONES, Tile, tiles
+from kvroute.simulator.reports.html.together import Together
+from kvroute.simulator.reports.html.together import section as tables_of_means
+from kvroute.simulator.reports.html.together import tiles as means
 from kvroute.simulator.reports.json import rounded
 from kvroute.simulator.reports.table import REGIMES
 
@@ -28,6 +31,8 @@ POLICY = (
     " form-action 'none'"
 )
 """The browser refuses whatever the page would fetch, plotly.js's own wishes included."""
+OF_ONE = ("Workload", "Requests")
+"""What may differ from run to run, in the words on the scenario."""
 
 
 def page(
@@ -37,6 +42,7 @@ def page(
     notes: Sequence[str] = (),
     *,
     headline: Sequence[Tile] = (),
+    together: Together | None = None,
 ) -> str:
     """A page about these runs.
 
@@ -45,6 +51,8 @@ def page(
         curve: what plans and comparisons over several loads found.
         notes: what else must be known to read the numbers rightly, a sentence each.
         headline: tiles before the usual ones: the answer, if there was a question.
+        together: means over many runs of each policy; the tiles and the first table are then of those, and `runs` are
+            one of them each, and said to be.
 
     Raises:
         SimulatorError: plotly is not installed.
@@ -57,14 +65,16 @@ def page(
     entries = Entries([*labels, *(one.label for one in curve.series if curve)] if curve else labels)
     sections = _sections(runs, curve, entries)
     figures = [figure for one in sections for figure in _all(one)]
+    alone = "" if together is None else together.alone
     body = "".join(
         (
-            _head(title, runs),
-            _tiles([*headline, *tiles(runs)]),
-            _legend(entries, runs),
-            *map(_section, sections),
-            f'<section id="numbers"><h2>All numbers</h2>{tables(runs, curve)}</section>',
-            _notes(all_notes(runs, notes)),
+            _head(title, runs, together),
+            _tiles([*headline, *(tiles(runs) if together is None else means(together))]),
+            "" if together is None else tables_of_means(together),
+            _legend(entries, _regimes(runs, together)),
+            *(_section(one, alone) for one in sections),
+            f'<section id="numbers"><h2>All numbers</h2>{tables(runs, curve, alone)}</section>',
+            _notes(all_notes(runs, notes, alone)),
         )
     )
     return (
@@ -105,8 +115,12 @@ def _all(section: Section) -> list[Figure]:
     return [*section.figures, *(figure for _, _, figures in section.runs for figure in figures)]
 
 
-def _head(title: str, runs: Sequence[Run]) -> str:
-    words = "".join(f"<div><dt>{escape(what)}</dt><dd>{escape(said)}</dd></div>" for what, said in scenario_words(runs))
+def _head(title: str, runs: Sequence[Run], together: Together | None) -> str:
+    told = scenario_words(runs)
+    if together is not None:
+        told = [("Means over", together.over), *((f"{what} ({together.alone})" if what in OF_ONE else what, said)
+                for what, said in told if what != "Seed")]  # fmt: skip
+    words = "".join(f"<div><dt>{escape(what)}</dt><dd>{escape(said)}</dd></div>" for what, said in told)
     return (
         f'<header><h1>{escape(title)}</h1><span class="made">kvroute {escape(__version__)}, simulated</span>'
         '<button id="theme" type="button">Theme: auto</button></header>'
@@ -125,11 +139,16 @@ def _tiles(found: Sequence[Tile]) -> str:
     return f'<section class="tiles" style="--columns:{columns}" aria-label="Headline numbers">{made}</section>'
 
 
-def _legend(entries: Entries, runs: Sequence[Run]) -> str:
+def _regimes(runs: Sequence[Run], together: Together | None) -> dict[str, str]:
+    """Where each run stands to the knee; of many the worst."""
+    found = {run.label: str(run.summary.regime) for run in runs}
+    return found if together is None else found | {cell.policy: cell.regime for cell in together.cells}
+
+
+def _legend(entries: Entries, regimes: Mapping[str, str]) -> str:
     """What colour is what; each entry switches its lines on and off in all plots."""
     if len(entries.labels) < 2:
         return ""
-    regimes = {run.label: run.summary.regime for run in runs}
     made = "".join(_chip(place, label, entries, regimes.get(label)) for place, label in enumerate(entries.labels))
     return f'<nav class="legend" aria-label="Runs; click to hide or show">{made}</nav>'
 
@@ -144,7 +163,9 @@ def _chip(place: int, label: str, entries: Entries, regime: str | None) -> str:
     return f'<button type="button" data-entry="{place}" aria-pressed="true">{line}{escape(label)}{badge}</button>'
 
 
-def _section(section: Section) -> str:
+def _section(section: Section, alone: str) -> str:
+    """`alone`: which runs are shown, where there were more; capacity curves are of all."""
+    title = f"{section.title}: {alone}" if alone and section.name != "capacity" else section.title
     plots = _plots(section.figures, "") if section.figures else ""
     choice = ""
     if len(section.runs) > 1:
@@ -154,7 +175,7 @@ def _section(section: Section) -> str:
         which = f'data-of="{section.name}" data-run="{number}"' + (" hidden" if place else "")
         plots += _plots(own, " " + which)
     return (
-        f'<section id="{section.name}"><div class="lead"><h2>{escape(section.title)}</h2>'
+        f'<section id="{section.name}"><div class="lead"><h2>{escape(title)}</h2>'
         f'<p class="how">{escape(section.text)}</p></div>{choice}{plots}</section>'
     )
 

@@ -128,4 +128,6 @@ def test_a_page(tmp_path: Path) -> None:
     assert outcome.exit_code == 0, outcome.output
     text = path.read_text()
     assert "random" in text
+    assert "mean over 2 seeds" in text
+    assert "Latency: seed 0 alone" in text
     assert 'src="http' not in text
