@@ -97,7 +97,7 @@ class _Replay:
         self._began = beginning(log)
         self._workload = self._read(options, 1.0)
         self._records = [turn.record for turn in self._workload.turns]
-        self._real = measured(self._records)
+        self._real = measured(self._records, [turn.told for turn in self._workload.turns])
         self._then = self._as_it_was(preset(options["preset"]))
         self._otherwise = self._changed(options)
         self.control: _One | None = None

@@ -53,9 +53,13 @@ class Timed(NamedTuple):
     replica: str
 
 
-def measured(records: Sequence[Decided]) -> Figures:
-    """What the log tells. Prompt and output lengths are those that were taken for the simulation."""
-    return _figures(records, [_of_record(one) for one in records], len({one.replica for one in records if one.replica}))
+def measured(records: Sequence[Decided], told: Sequence[bool] | None = None) -> Figures:
+    """What the log tells. Prompt lengths are those that were taken for the simulation; `told`: whether each record's
+    output tokens are the engine's own (None: all are), for no pace can be told from an assumed one."""
+    rows = [_of_record(one) for one in records]
+    if told is not None:
+        rows = [row if known else row._replace(output=0) for row, known in zip(rows, told, strict=True)]
+    return _figures(records, rows, len({one.replica for one in records if one.replica}))
 
 
 def simulated(records: Sequence[Decided], outcome: Outcome, ids: Sequence[str]) -> Figures:
@@ -150,8 +154,16 @@ def differences(one: Figures, other: Figures) -> dict[str, float | None]:
     return {line.name: _difference(line, one, other) for line in LINES}
 
 
+def _lengths_assumed(real: Figures, other: Figures) -> bool:
+    """Whether measured answers have lengths that the log does not tell: none of their streams has a pace, though it
+    has one where it is simulated. Whole times are then those of other answers."""
+    return real.tpot is None and other.tpot is not None
+
+
 def _difference(line: Line, one: Figures, other: Figures) -> float | None:
     before, after = line.read(one), line.read(other)
+    if line.name.startswith("E2E") and _lengths_assumed(one, other):
+        return None
     if before is None or after is None or (line.relative and before == 0.0):
         return None
     return after / before - 1.0 if line.relative else after - before
@@ -192,6 +204,16 @@ def trust(real: Figures, control: Figures) -> Text:
         if line.name in ("TTFT mean", "TPOT mean", "E2E mean")
     }
     known = {name: abs(value) for name, value in found.items() if value is not None}
+    if _lengths_assumed(real, control):
+        worst = (
+            f": TTFT mean is {100 * known['TTFT mean']:.0f} % from what was measured" if "TTFT mean" in known else ""
+        )
+        return Text(
+            f"The log does not tell output tokens, so they are assumed, and TPOT and E2E cannot be held to it{worst}."
+            " Engines tell them where clients send stream_options.include_usage, or are started with"
+            " --enable-force-include-usage.",
+            style="yellow",
+        )
     if not known:
         return Text("The log tells no times to hold the simulation to.", style="yellow")
     worst = max(known, key=lambda name: known[name])

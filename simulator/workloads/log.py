@@ -43,6 +43,8 @@ class Turn(msgspec.Struct, gc=False):
     talk: int = 0
     """Index of the first turn of its conversation."""
     answer_keys: Sequence[int] = ()
+    told: bool = True
+    """Whether the log tells its output tokens; else they are assumed."""
 
 
 class Logged:
@@ -148,8 +150,9 @@ def _turns(path: str, model: str) -> list[Turn]:
     if len(models) > 1:
         log.warning("%s: requests for %s go to one fleet; model=NAME takes one of them", path, ", ".join(models))
     read.sort(key=lambda one: (one.at, one.orders[0]))
+    told = [bool(one.output_tokens) for one in read]
     _told(read)
-    return [Turn(one) for one in read]
+    return [Turn(one, told=known) for one, known in zip(read, told, strict=True)]
 
 
 def _slim(one: Decided) -> Decided:

@@ -72,3 +72,17 @@ def test_a_log_without_times() -> None:
     assert (nothing.ttft, nothing.e2e, nothing.cached_token_rate) == (None, None, None)
     assert differences(nothing, nothing)["TTFT mean"] is None
     assert "no times" in trust(nothing, nothing).plain
+
+
+def test_assumed_outputs_have_no_pace() -> None:
+    """Where the log tells no output tokens nothing is measured of them, E2E is not compared, and it is said why."""
+    real = measured(RECORDS, [False] * len(RECORDS))
+    near = simulated(RECORDS, outcome((1.0, 1.1, 1.55), (2.0, 2.1, 2.55)), ["0", "1"])
+    assert real.tpot is None
+    found = differences(real, near)
+    assert (found["TPOT mean"], found["E2E mean"]) == (None, None)
+    assert found["TTFT mean"] == pytest.approx(0.0)
+    said = trust(real, near).plain
+    assert "stream_options.include_usage" in said
+    assert "--enable-force-include-usage" in said
+    assert "calibrate" not in said
