@@ -42,7 +42,7 @@ class Number(click.FloatRange):
         return float(number)
 
 
-POSITIVE = Number(min=0.0, min_open=True, max=1e9)
+POSITIVE = Number(min=1e-6, max=1e9)
 SECONDS = Number(min=0.0, max=1e9)
 COUNT = click.IntRange(min=1)
 

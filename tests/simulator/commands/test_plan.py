@@ -104,3 +104,10 @@ def test_runs_that_are_too_short_are_said_to_be() -> None:
     outcome = CliRunner().invoke(main, [*SMALL, *SLO, "--rate", "50"])
     assert outcome.exit_code == 0, outcome.output
     assert "Too short to tell whether the fleet keeps up" in outcome.stdout
+
+
+def test_a_rate_too_small_to_compute_with() -> None:
+    """Is refused with the range, not with a warning from within."""
+    outcome = CliRunner().invoke(main, [*SMALL, *SLO, "--rate", "1e-300"])
+    assert outcome.exit_code == 2
+    assert "1e-300 is not in the range" in outcome.stderr
