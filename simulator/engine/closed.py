@@ -150,10 +150,15 @@ class ClosedForm:
     @property
     def kv_usage(self) -> float:
         """Share of the blocks that requests hold [0..1]."""
-        self._settle()
+        return self.kv_usage_at(self._now)
+
+    def kv_usage_at(self, now: float) -> float:
+        """The same at a moment before anything is due; nothing is changed by asking."""
         pinned = self._batch.cache.pinned_blocks
-        if self._end < math.inf and not self._reserved:
-            pinned += self._decodes.blocks(0, 1)
+        if self._end < math.inf:
+            steps = self._steps_by(now) + 1
+            if steps > self._reserved:
+                pinned += self._decodes.blocks(self._reserved, steps)
         return pinned / self._batch.cache.capacity
 
     # -- spans --------------------------------------------------------------------------------------------------

@@ -76,3 +76,7 @@ class Replica(Protocol):
     def kv_usage(self) -> float:
         """Share of the blocks that running requests hold [0..1]."""
         ...
+
+    def kv_usage_at(self, now: float) -> float:
+        """The same at a moment before anything is due; nothing is changed by asking."""
+        ...

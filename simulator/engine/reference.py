@@ -38,6 +38,10 @@ class Reference:
         """Sequences in the queue."""
         return len(self.engine.waiting) + len(self.engine.coming)
 
+    def kv_usage_at(self, now: float) -> float:
+        """The same: every step's blocks are taken when it begins."""
+        return self.engine.kv_usage
+
     @property
     def kv_usage(self) -> float:
         """Share of the blocks that running requests hold [0..1]."""

@@ -31,7 +31,7 @@ class Sampling:
                 moment,
                 [engine.running for engine in engines],
                 [engine.waiting for engine in engines],
-                [engine.kv_usage for engine in engines],
+                [engine.kv_usage_at(moment) for engine in engines],
             )
         )
         if len(self.samples) > MOST:

@@ -216,3 +216,17 @@ def test_an_idle_age_is_over_at_once() -> None:
     jobs = [job("now", 0.0, 1), job("much later", 1e9, 1)]
     outcome = simulate(Listed(jobs), Scenario((SMALL,) * 2, lateness=Lateness(routers=2)))
     assert (outcome.refused, outcome.unfinished) == (0, 0)
+
+
+def test_samples_show_the_moment_that_they_are_of() -> None:
+    """KV in use grows while answers do, with both engines alike, though the closed form computes many steps at once."""
+    ticks = [job(f"tick{i}", 0.5 + 0.5 * i, 2, blocks=1, shared=0, output=1) for i in range(36)]
+    jobs = [job("long", 0.0, 1, output=3000), *ticks]
+    kind = Kind(limits=Limits(blocks=500, block_size=64))
+    step, closed = (simulate(Listed(jobs), Scenario((kind,), stepwise=stepwise)).samples for stepwise in (True, False))
+    at = {round(sample.time, 6): sample for sample in step}
+    both = [(at[round(sample.time, 6)], sample) for sample in closed if round(sample.time, 6) in at]
+    assert len(both) > 20
+    assert both[-2][1].kv_usage[0] > 3 * both[2][1].kv_usage[0]
+    for one, other in both:
+        assert (one.kv_usage, one.running, one.waiting) == (other.kv_usage, other.running, other.waiting)
