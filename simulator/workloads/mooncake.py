@@ -47,6 +47,11 @@ def read(path: str) -> list[Row]:
         if len(line.hash_ids) > most:
             held = len(line.hash_ids)
             refuse(path, number, f"{held} hash_ids, but {line.input_length} tokens are {most} blocks of {KEY_TOKENS}")
+        if line.hash_ids and len(line.hash_ids) < line.input_length // KEY_TOKENS:
+            held, least = len(line.hash_ids), line.input_length // KEY_TOKENS
+            refuse(
+                path, number, f"{held} hash_ids, but {line.input_length} tokens are {least} full blocks of {KEY_TOKENS}"
+            )
         key, keys = 0, []
         for block in line.hash_ids[: line.input_length // KEY_TOKENS]:
             key = chain.setdefault((key, block), len(chain) + 1)

@@ -87,6 +87,7 @@ def test_truncation_cuts_prompts_and_keys(tmp_path: Path) -> None:
         ('{"timestamp": 0, "input_length": 5, "output_length": -5, "hash_ids": []}', ">= 0"),
         ('{"timestamp": 0, "input_length": 5, "output_length": 5, "hash_ids": [1, 2]}', "2 hash_ids, but 5 tokens"),
         ('{"timestamp": 0, "input_length": 5, "output_length": 5, "hash_ids": ["a"]}', "hash_ids"),
+        ('{"timestamp": 0, "input_length": 2000, "output_length": 5, "hash_ids": [1]}', "1 hash_ids, but 2000 tokens"),
         ('{"timestamp": 0, "input_length": 5, "output_length": 5, "hash_ids": [1', "truncated"),
     ],
 )
