@@ -76,6 +76,12 @@ def calibrate(recordings: Sequence[Recording], name: str, tick: Callable[[], Non
     thought = thoughts(recording)
     everything = list(range(count))
     delay, found = _delayed(recording, everything, thought, tick)
+    if not found.intervals:
+        raise FidelityError(
+            f"{recording.name}: no step time can be read from this log: its {count} requests leave {found.intervals}"
+            " intervals between step ends; check --max-num-seqs, --max-num-batched-tokens and --blocks, try --ahead or"
+            " --no-ahead, or give a log of a busier time"
+        )
     trials = []
     for split in splits(count)[:2]:
         part = fit(rehearsals(recording, found.depth, delay), Evidence(recording.requests, split.fit, thought), tick)

@@ -54,6 +54,8 @@ WELL = 0.01
 """A misfit that need not be bettered."""
 RESTARTS = ((1.0, 1.0), (1.0, 0.7), (1.0, 1.4), (0.9, 1.0), (1.1, 1.0))
 """Where that is not reached: the decode and the prefill part are scaled by these, and all is done again."""
+CLEARLY = 0.8
+"""An engine is taken to schedule ahead where that leaves less than this share of the misfit that waiting does."""
 MOST = 24
 """Corrections of one size."""
 
@@ -104,7 +106,7 @@ def fit(rehearsals: Sequence[Rehearsal], evidence: Evidence, tick: Tick = lambda
     for rehearsal in rehearsals:
         trial = _Trial(rehearsal, evidence, tick)
         found = trial.settled(trial.searched(trial.fit_of(_start(evidence)), COARSE))
-        if best is None or found.misfit < best.misfit:
+        if best is None or found.misfit * _burden(found) < best.misfit * _burden(best):
             best, chosen = found, rehearsal
     assert best is not None, "there is at least one rehearsal"
     trial = _Trial(chosen, evidence, tick)
@@ -241,6 +243,11 @@ class _Trial:
             return None
         weights = [1.0 / row.work[0] for row in rows]
         return regress([row.work for row in rows], [row.seconds for row in rows], weights, self.evidence.priors)
+
+
+def _burden(found: Fit) -> float:
+    """What the misfit of one way of scheduling counts beside another's."""
+    return 1.0 / CLEARLY if found.depth > 1 else 1.0
 
 
 def _scaled(step: Coefficients, decode: float, prefill: float) -> Coefficients:

@@ -126,7 +126,7 @@ class _Play:
         scheduler = self.scheduler
         if not scheduler.running and not scheduler.waiting:
             return False
-        idle = not self.flights
+        idle = not self.flights and (self.now > self.free or not self.stretches)
         steps = self._together()
         if steps > 1:
             self.flights.append(self._several(steps, idle))

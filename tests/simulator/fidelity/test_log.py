@@ -24,7 +24,7 @@ def router_log(path: Path, **changes: object) -> Path:
     began = Began(1, "0", 1.7e9, 50.0, 0, PolicySpec("latency"), 0, StepTime(), (0.0, 0.0, 0.0), 64)
     rows: list[msgspec.Struct] = [began]
     for name, seed in (("r0", 1), ("r1", 2)):
-        for k, one in enumerate(timed(*played(PLAIN, depth=1, count=50 - 5 * seed, seed=seed, rate=0.7))):
+        for k, one in enumerate(timed(*played(PLAIN, depth=1, count=50 - 5 * seed, seed=seed, rate=1.5))):
             line = Decided(
                 1, f"{name}-{k}", 50.0 + one.arrival - REPLY, 50.0 + one.arrival - REPLY, 50.0 + one.last,
                 (1, 2, 3), "completed", tokens=one.prompt_tokens, replica=name, stream=True, status=200,
@@ -36,6 +36,18 @@ def router_log(path: Path, **changes: object) -> Path:
     return path
 
 
+def test_a_log_that_tells_nothing_is_refused(tmp_path: Path) -> None:
+    """Requests hours apart, of one output token: no interval between step ends, so there is no kind."""
+    rows = [
+        {"input_toks": 100, "output_toks": 1, "arrival_time": 1e4 * i, "first_token_ts": at, "last_token_ts": at}
+        for i in range(20)
+        for at in [1e4 * i + 0.02]
+    ]
+    log = write_lines(tmp_path / "quiet.jsonl", rows)
+    with pytest.raises(FidelityError, match=r"no step time can be read from this log.* 0 intervals"):
+        calibrate(read_log(log, LIMITS, told=True, ahead=False), "k")
+
+
 def test_a_router_log_is_read_per_replica(tmp_path: Path) -> None:
     """The replica with the most requests first, each on one clock."""
     found = read_log(router_log(tmp_path / "d.jsonl"), LIMITS, told=True, ahead=False)
@@ -44,8 +56,11 @@ def test_a_router_log_is_read_per_replica(tmp_path: Path) -> None:
 
 
 def test_a_router_log_calibrates(tmp_path: Path) -> None:
-    """The step time comes back, judged on the other replica too; the way to the engine is found."""
-    found = calibrate(read_log(router_log(tmp_path / "d.jsonl"), LIMITS, told=True, ahead=False), "k")
+    """Without being told how it schedules: an engine that waits for each step is seen as one, its step time comes back,
+    judged on the other replica too, and the way to the engine is found."""
+    found = calibrate(read_log(router_log(tmp_path / "d.jsonl"), LIMITS, told=True, ahead=None), "k")
+    assert not found.ahead
+    assert found.intervals > 40
     assert found.kind.step.c0 == pytest.approx(PLAIN[0], rel=0.1)
     assert found.kind.step.c3 == pytest.approx(PLAIN[3], rel=0.1)
     assert found.kind.ingress.seconds == pytest.approx(REPLY, abs=0.002)
