@@ -35,6 +35,9 @@ from kvroute.simulator.search.case import Case, Source
 from kvroute.simulator.search.sent import warnings
 from kvroute.simulator.slo import Slo
 
+LEAST_TIMED = 100
+"""Requests from which on it is worth telling what part of the time went to decisions."""
+
 
 @click.command()
 @workload_options
@@ -86,7 +89,10 @@ def _tell(
     console.print(one_run(summary))
     for warning in warnings([(Case("", source, scenario), summary)]):
         console.print(warning, style="yellow", highlight=False)
-    console.print(speed(outcome), style="dim")
+    said = speed(outcome)
+    if len(outcome.requests) < LEAST_TIMED:  # what a share of so little is says nothing
+        said = said.partition(";")[0]
+    console.print(said, style="dim")
     outputs.told(console)
 
 

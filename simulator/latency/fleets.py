@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -42,6 +43,10 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     replicas: list[Entry]
 
 
+NUMBER = re.compile(r"[-+]?(\d[\d.e+-]*|nan|inf)", re.IGNORECASE)
+"""What was meant as a count, whether it can be one or not."""
+
+
 def parse_fleet(text: str | int, preset: str = DEFAULT, cache_tokens: int | None = None) -> tuple[Kind, ...]:
     """The replicas that `text` describes, in its order.
 
@@ -69,6 +74,8 @@ def parse_fleet(text: str | int, preset: str = DEFAULT, cache_tokens: int | None
 def _part(part: str, text: str) -> Entry:
     if part.isdecimal():
         return Entry(count=int(part))
+    if NUMBER.fullmatch(part):
+        raise FleetError(f"{text}: {part} is no count of replicas: write a whole number above 0, or a kind's name")
     count, star, kind = part.partition("*")
     if not star:
         count, kind = "1", part

@@ -76,3 +76,10 @@ def test_the_routers_knowledge_is_a_flag() -> None:
     }  # fmt: skip
     assert late["scenario"]["stepwise"] is True
     assert late["summary"]["completed"] == 100
+
+
+def test_few_requests_tell_no_share_of_decisions() -> None:
+    """Of two requests it would say nothing."""
+    outcome = CliRunner().invoke(main, ["simulate", "-w", "shared-prefix", "--requests", "2"])
+    assert outcome.exit_code == 0, outcome.output
+    assert "in decisions" not in outcome.stdout
