@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 
 from kvroute.simulator.commands.options import told
 from kvroute.simulator.commands.outputs import WritablePath, write
 from kvroute.simulator.commands.progress import Bar
+
+if TYPE_CHECKING:
+    from kvroute.simulator.fidelity.reproduce import Result
 
 
 @click.command()
@@ -32,17 +36,26 @@ def fidelity(folder: Path, json_path: Path | None, plain: bool, strict: bool, qu
     from kvroute.simulator.fidelity.reproduce import formula, reproduce
     from kvroute.simulator.fidelity.table import show
     from kvroute.simulator.reports.json import document
+    from kvroute.simulator.reports.terminal import terminal
 
     recordings = [read(path, folder) for path in find(folder)]
     with Bar("fitting and judging", None, quiet=quiet) as bar:
         results = reproduce(recordings, mixed=not plain, tick=bar.step)
     met = all(result.met for result in results)
     if not quiet and str(json_path) != "-":
-        show(results, Console())
-        click.echo("all goals met" if met else "goals missed: see above")
+        show(results, terminal())
+        click.echo(_verdict(results))
     if json_path is not None:
         write(
             json_path, document({"formula": formula(mixed=not plain), "goals": GOALS, "all_met": met, "runs": results})
         )
     if strict and not met:
         sys.exit(1)
+
+
+def _verdict(results: Sequence[Result]) -> str:
+    judged = [result for result in results if result.trials]
+    if not judged:
+        return "nothing could be judged: see the notes above"
+    left = "" if len(judged) == len(results) else f"; {len(results) - len(judged)} runs could not be judged"
+    return ("all goals met" if all(result.met for result in judged) else "goals missed: see above") + left

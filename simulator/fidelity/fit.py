@@ -12,7 +12,7 @@ What was found on three real runs of vLLM 0.19. All three engines schedule ahead
 engine that waits for each step, 277 of 486 recorded step ends fall into place, with one that does not, 426. The first
 request is slow (0.06 to 0.4 s of first launches); so the fit is robust. c0..c4 alone meet every goal in ten of twelve
 trials, but not for Qwen3-32B between a filling queue and a draining one (throughput 6 %, mean TTFT 14 % off): in a step
-that also prefills, decodes read their KV at half the speed or less (0.24 +- 0.005 ns a token more), so late prefills,
+that also prefills, decodes read their KV at half the speed or less (0.24 +- 0.005 us a token more), so late prefills,
 next to 127 decodes, look 16 % dearer a token than early ones in empty batches. c5 is that; with it all twelve meet all.
 """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -10,7 +10,7 @@ from kvroute.simulator.engine.limits import Limits
 from kvroute.simulator.fidelity.capacity import capacity
 from kvroute.simulator.fidelity.fit import Evidence, Fit, fit, times
 from kvroute.simulator.fidelity.lookahead import looks_ahead
-from kvroute.simulator.fidelity.measures import Measure, compare, mean, worst
+from kvroute.simulator.fidelity.measures import Measure, Times, compare, mean, worst
 from kvroute.simulator.fidelity.priors import priors
 from kvroute.simulator.fidelity.recording import Recording
 from kvroute.simulator.fidelity.rehearsal import Played, Rehearsal
@@ -74,9 +74,11 @@ class Result(msgspec.Struct, frozen=True):
     coefficients: dict[str, Coefficient]
     """Of the trial named first in `trials`."""
     metrics: dict[str, Measure]
-    """The worst of all trials, measure by measure."""
+    """The whole run: each request's simulated times are of the fit that did not see it, of two that halve the run."""
+    worst: dict[str, Measure]
+    """The worst of all trials, measure by measure; real and simulated are of what that trial was judged on."""
     met: bool
-    """Every goal, in every trial."""
+    """Every goal, over the whole run and in every trial."""
     trials: list[Trial]
     notes: list[str]
 
@@ -93,26 +95,45 @@ def reproduce(
     """
     results = []
     for recording in recordings:
-        trials = [
-            _trial(recording, split, recording, mixed, tick)
+        halves = [
+            (split, *_trial(recording, split, recording, mixed, tick))
             for split in splits(len(recording.requests))
             if min(len(split.fit), len(split.judge)) >= LEAST
         ]
+        whole = _whole(recording, [(split, played) for split, _, played in halves[:2]])
+        trials = [trial for _, trial, _ in halves]
         for other in recordings:
             if other is not recording and _alike(other, recording):
-                trials.append(_trial(recording, _across(other, recording), other, mixed, tick))
-        results.append(_result(recording, trials))
+                trials.append(_trial(recording, _across(other, recording), other, mixed, tick)[0])
+        results.append(_result(recording, trials, whole))
     return results
 
 
-def _trial(recording: Recording, split: Split, source: Recording, mixed: bool, tick: Callable[[], None]) -> Trial:
-    """Fit on `split.fit` of `source`, judge on `split.judge` of `recording`."""
+def _whole(recording: Recording, halves: Sequence[tuple[Split, Times]]) -> dict[str, Measure]:
+    """The run's measures, each request by the half's fit that did not see it."""
+    by_request = {i: played for split, played in halves for i in split.judge}
+    every = range(len(recording.requests))
+    if sorted(by_request) != list(every):
+        return {}
+    together = Times(
+        [by_request[i].scheduled[i] for i in every],
+        [by_request[i].first[i] for i in every],
+        [by_request[i].last[i] for i in every],
+    )
+    return compare(recording.requests, together, every)
+
+
+def _trial(
+    recording: Recording, split: Split, source: Recording, mixed: bool, tick: Callable[[], None]
+) -> tuple[Trial, Times]:
+    """Fit on `split.fit` of `source`, judge on `split.judge` of `recording`; and when it had whom served."""
     found = fit(rehearsals(source), Evidence(source.requests, split.fit, priors(source, mixed)), tick)
     own = next(one for one in rehearsals(recording, found.depth))
     played = own.play(found.step)
     tick()
-    metrics = compare(recording.requests, times(played), split.judge)
-    return Trial(
+    served = times(played)
+    metrics = compare(recording.requests, served, split.judge)
+    trial = Trial(
         split.name,
         split.fitted_on,
         split.judged_on,
@@ -124,8 +145,13 @@ def _trial(recording: Recording, split: Split, source: Recording, mixed: bool, t
         _series(recording, played),
         played.preemptions,
         played.hit_tokens,
-        all(measure.met is not False for measure in metrics.values()),
+        _met(metrics),
     )
+    return trial, served
+
+
+def _met(metrics: Mapping[str, Measure]) -> bool:
+    return all(measure.met is not False for measure in metrics.values())
 
 
 def formula(*, mixed: bool) -> str:
@@ -197,7 +223,7 @@ def _plain(real: float, simulated: float) -> Measure:
     return Measure(real, simulated, simulated / real - 1.0 if real else 0.0, None, None)
 
 
-def _result(recording: Recording, trials: list[Trial]) -> Result:
+def _result(recording: Recording, trials: list[Trial], whole: dict[str, Measure]) -> Result:
     held = capacity(recording)
     notes = list(recording.notes)
     if not trials:
@@ -211,10 +237,11 @@ def _result(recording: Recording, trials: list[Trial]) -> Result:
         held.limits,
         held.source,
         trials[0].fitted_on if trials else "",
-        "the other requests; metrics are the worst of all trials" if trials else "",
+        "every request, by a fit to the half that it is not in" if trials else "",
         trials[0].coefficients if trials else {},
+        whole,
         worst([trial.metrics for trial in trials]),
-        bool(trials) and all(trial.met for trial in trials),
+        bool(trials) and _met(whole) and all(trial.met for trial in trials),
         trials,
         notes,
     )

@@ -24,7 +24,7 @@ _UNITS = {
 
 
 def show(results: Sequence[Result], console: Console) -> None:
-    """One table a run: each measure's real value, and its error in every trial."""
+    """One table a run: each measure real and simulated over the whole run, and its error in every trial."""
     for result in results:
         console.print(_table(result))
         for trial in result.trials:
@@ -44,17 +44,29 @@ def _table(result: Result) -> Table:
         padding=(0, 1, 0, 0),
     )
     table.add_column("measure", no_wrap=True)
-    table.add_column("real", justify="right")
+    for head in ("real", "simulated", "off by"):
+        table.add_column(head, justify="right", no_wrap=True)
     for trial in result.trials:
-        table.add_column(trial.split, justify="right", overflow="fold")
-    table.add_column("goal", justify="right")
-    table.add_column("")
-    for name, worst in result.metrics.items():
+        table.add_column(_SHORT.get(trial.split, trial.split), justify="right", no_wrap=True)
+    table.add_column("goal", no_wrap=True)
+    for name, worst in result.worst.items():
+        whole = result.metrics.get(name)
+        own = (
+            ["", "", ""] if whole is None else [_value(name, whole.real), _value(name, whole.simulated), _error(whole)]
+        )
         errors = [_error(trial.metrics.get(name)) for trial in result.trials]
         goal = "" if worst.goal is None else f"{worst.goal:.0%}"
         met = "" if worst.met is None else "[green]met[/]" if worst.met else "[red]missed[/]"
-        table.add_row(name, f"{worst.real:.4g}", *errors, goal, met)
+        table.add_row(name, *own, *errors, f"{goal:>3} {met}".strip())
     return table
+
+
+_SHORT = {"alternate-a": "odd>even", "alternate-b": "even>odd", "early-late": "1st>2nd", "late-early": "2nd>1st"}
+"""Columns of the splits: fitted on the one half, judged on the other."""
+
+
+def _value(name: str, value: float) -> str:
+    return f"{value:.4g} /s" if name.startswith("throughput") else f"{value:.4g} s"
 
 
 def _error(measure: Measure | None) -> str:
