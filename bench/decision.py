@@ -64,6 +64,8 @@ class Watched:
         self.choose = self._timed(policy.choose)
         few = getattr(policy, "choose_few", None)
         self.choose_few = None if few is None else self._timed(few)
+        many = getattr(policy, "choose_many", None)
+        self.choose_many = None if many is None else (many[0], self._timed(many[1]))
 
     def _timed(self, choose: Callable[..., int]) -> Callable[..., int]:
         def timed(*arguments: Any) -> int:
