@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from struct import Struct
+from typing import Any
 
 import numpy as np
 
@@ -66,7 +67,7 @@ class Fleet:
         # Writing through these costs half of what assigning to the arrays does.
         self._cells = self._rows_table.data.cast("B")
         self._standings = [np.zeros(rows) for _ in Standing]
-        self._standing_cells = [column.data for column in self._standings]
+        self._standing_cells: list[Any] = [column.data for column in self._standings]  # memoryviews of doubles
 
     # --- membership ---
 

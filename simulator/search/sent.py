@@ -90,5 +90,5 @@ def warnings(runs: Sequence[tuple[Case, Summary]]) -> list[str]:
 
 def _rounded(requests: float) -> int:
     """Two digits, upwards."""
-    size = 10 ** max(math.floor(math.log10(max(requests, 1.0))) - 1, 0)
+    size: int = 10 ** max(math.floor(math.log10(max(requests, 1.0))) - 1, 0)
     return math.ceil(requests / size) * size
