@@ -106,7 +106,7 @@ class FusedSum(msgspec.Struct, frozen=True, gc=False):
     def _factor(self, table: Floats) -> Floats:
         """What a second of this request's prefill counts at each replica."""
         rho = np.minimum(table[_BUSY], _BUSY_CAP)
-        crowded = rho / (_ONE - rho)
+        crowded: Floats = rho / (_ONE - rho)
         crowded += table[_CACHED] >= _FULL_SHARE * table[_CAPACITY]
         crowded *= np.array(self.congestion)
         crowded += np.array(self.prefill)
