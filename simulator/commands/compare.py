@@ -75,7 +75,7 @@ SAME_TRACE = (
 @told
 def compare(**options: Any) -> None:
     """Compare policies at several loads and seeds: the same requests for all, paired differences to the first."""
-    source = source_of(*(options[name] for name in ("workload", "seed", "requests", "rate", "speedup")))
+    source = source_of(options)
     policies = _policies(options)
     kinds = parse_fleet(options["replicas"], options["preset"], options["cache_tokens"])
     scenario = scenario_of(kinds, policies[0][1], options)

@@ -6,7 +6,7 @@ import functools
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -199,9 +199,9 @@ def fail(message: str) -> None:
     sys.exit(2)
 
 
-def source_of(workload: str, seed: int, requests: int | None, rate: float | None, speedup: float) -> Source:
-    """The workload that the flags name."""
-    return Source(workload, seed, requests, rate, speedup)
+def source_of(options: Mapping[str, Any]) -> Source:
+    """The workload that the flags of `workload_options` name."""
+    return Source(*(options[name] for name in ("workload", "seed", "requests", "rate", "speedup")))
 
 
 def lateness_of(

@@ -73,7 +73,7 @@ from kvroute.simulator.search.sent import warnings
 @told
 def plan(**options: Any) -> None:
     """Find the fewest replicas that meet an SLO at a load, or with --replicas the greatest load that they take."""
-    source = source_of(*(options[name] for name in ("workload", "seed", "requests", "rate", "speedup")))
+    source = source_of(options)
     slo = slo_of(options["slo"])
     variants = _variants(options)
     if options["roles"] and options["replicas"]:

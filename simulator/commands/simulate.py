@@ -49,7 +49,7 @@ LEAST_TIMED = 100
 @told
 def simulate(**options: Any) -> None:
     """Run a workload on a simulated fleet: latencies, throughput, cache use, balance."""
-    source = source_of(*(options[name] for name in ("workload", "seed", "requests", "rate", "speedup")))
+    source = source_of(options)
     kinds = parse_fleet(options["replicas"], options["preset"], options["cache_tokens"])
     scenario = scenario_of(kinds, policy_of(options["policy"], options["policy_config"]), options)
     slo = slo_of(options["slo"])

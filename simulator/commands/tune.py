@@ -77,7 +77,7 @@ from kvroute.simulator.search.weights import PLAIN, Held, Task, Tuner, Tuning, W
 @told
 def tune(**options: Any) -> None:
     """Search scorer weights on the first part of a workload, and judge them on the rest."""
-    source = source_of(*(options[name] for name in ("workload", "seed", "requests", "rate", "speedup")))
+    source = source_of(options)
     kinds = parse_fleet(options["replicas"], options["preset"], options["cache_tokens"])
     scenario = scenario_of(kinds, PolicySpec("latency"), options)
     slo = slo_of(options["slo"])
